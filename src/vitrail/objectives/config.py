@@ -1,0 +1,21 @@
+"""Settings of the objectives; frozen dataclasses, free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vitrail.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SupervisedConfig:
+    """Classification by labels (Dosovitskiy et al. 2021, section 3.2 and appendix B.1)."""
+
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    label_smoothing: float = 0.0
+    balance: bool = False  # weigh classes by inverse frequency, so that small classes count as much as large ones
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ConfigError(f"label_smoothing {self.label_smoothing} is not in [0, 1)")
