@@ -1,0 +1,43 @@
+"""Run the measurements by name, or all of them: `python -m benchmarks.run [startup] [scan] [memory] [check] [fit] ...`.
+
+Real pictures come from the folder in VITRAIL_DATA (its `clothing-photos`, in class folders by split); rows that need
+them are left out, and said to be, where it is not set.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import data_sets, main_job, start_up
+from benchmarks.measure import Row, print_rows
+
+BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
+    "startup": start_up.measure_start_up,
+    "scan": data_sets.measure_scan,
+    "memory": data_sets.measure_memory,
+    "check": data_sets.measure_check,
+    "digits": main_job.measure_digits,
+    "clothing": main_job.measure_clothing,
+}
+
+
+def main() -> int:
+    names = sys.argv[1:] or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        print(f"unknown benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    folder = os.environ.get("VITRAIL_DATA")
+    data = Path(folder).expanduser() if folder else None
+    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    for name in names:
+        print_rows(name, BENCHMARKS[name](data))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
