@@ -1,0 +1,64 @@
+"""Whether probabilities can be taken at their word: reliability bins, ECE, log loss, Brier score."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+NUM_BINS = 15  # equal width on [0, 1], as Guo et al. 2017, "On calibration of modern neural networks", section 2
+
+
+@dataclass(frozen=True)
+class ReliabilityBins:
+    """Pictures by the confidence of their prediction: bin i holds the confidences in (edges[i], edges[i + 1]]."""
+
+    edges: np.ndarray  # (B + 1,)
+    counts: np.ndarray  # (B,) int64
+    confidence: np.ndarray  # (B,) mean confidence; nan in an empty bin
+    accuracy: np.ndarray  # (B,) share that is right; nan in an empty bin
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """Mean distance of confidence and accuracy, bins weighed by their pictures (Guo et al. 2017, equation 3)."""
+        used = self.counts > 0
+        if not used.any():
+            return math.nan
+        gaps = np.abs(self.accuracy[used] - self.confidence[used])
+        return float((gaps * self.counts[used]).sum() / self.counts.sum())
+
+
+def reliability_bins(labels: np.ndarray, probabilities: np.ndarray, num_bins: int = NUM_BINS) -> ReliabilityBins:
+    """Sort the predictions (the classes with the highest of (N, K) probabilities) into bins of equal width."""
+    predicted = probabilities.argmax(axis=1)
+    confidence = np.take_along_axis(probabilities, predicted[:, None], axis=1)[:, 0].astype(np.float64)
+    edges = np.linspace(0.0, 1.0, num_bins + 1)
+    bins = np.searchsorted(edges[1:-1], confidence)
+    counts = np.bincount(bins, minlength=num_bins).astype(np.int64)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        total = np.bincount(bins, weights=values, minlength=num_bins)
+        return np.divide(total, counts, out=np.full(num_bins, math.nan), where=counts > 0)
+
+    return ReliabilityBins(edges, counts, mean(confidence), mean((predicted == labels).astype(np.float64)))
+
+
+def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean of -ln p(label) over (N, K) probabilities, in nats; p is held at 2.2e-16 or above, where float64 ends.
+
+    Without the bound one certain mistake would make the mean infinite and say nothing of the others.
+    """
+    if len(labels) == 0:
+        return math.nan
+    own = np.take_along_axis(probabilities, labels[:, None], axis=1).astype(np.float64)
+    return float(-np.log(np.maximum(own, np.finfo(np.float64).eps)).mean())
+
+
+def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean over pictures of the squared distance of (N, K) probabilities and the one-hot label: 0 to 2 (Brier 1950)."""
+    if len(labels) == 0:
+        return math.nan
+    own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
+    squares = np.square(probabilities, dtype=np.float64).sum(axis=1)
+    return float((squares - 2 * own + 1).mean())
