@@ -1,0 +1,109 @@
+"""Multi-head self-attention through torch's fused kernel; the weights themselves only when someone asks for them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitrail.layers.initialization import xavier_uniform_, zero_bias_
+from vitrail.layers.position_embed import RelativePositions
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, dropout_rate: float = 0.0) -> Tensor:
+    """softmax(query key^T / sqrt(head_dim) + bias) value, through the fused kernel.
+
+    Args:
+        query: (batch, heads, queries, head_dim).
+        key, value: (batch, heads, keys, head_dim).
+        bias: added to the logits, broadcastable to (batch, heads, queries, keys).
+        dropout_rate: of the attention weights; the caller passes 0 outside training.
+
+    Returns:
+        (batch, heads, queries, head_dim).
+    """
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout_rate)
+
+
+def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(query key^T / sqrt(head_dim) + bias): (batch, heads, queries, keys), every row summing to 1.
+
+    Agrees with what `attend` applies to the values; arguments as there.
+    """
+    logits = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
+    if bias is not None:
+        logits = logits + bias
+    return logits.softmax(dim=-1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017, section 3.2; Dosovitskiy et al. 2021, appendix A).
+
+    Args:
+        width: features of the tokens that come in and go out.
+        num_heads: heads; each sees head_dim features of query, key and value.
+        head_dim: None: width / num_heads.
+        qkv_bias: whether query, key and value have a bias; the output projection always has one.
+        dropout_rate: after the output projection.
+        attention_dropout_rate: of the attention weights.
+        relative_length: number of tokens of a table of relative positions; None: no such table.
+
+    Raises:
+        ValueError: head_dim is None and num_heads does not divide width.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        head_dim: int | None = None,
+        qkv_bias: bool = True,
+        dropout_rate: float = 0.0,
+        attention_dropout_rate: float = 0.0,
+        relative_length: int | None = None,
+    ) -> None:
+        super().__init__()
+        if head_dim is None:
+            if width % num_heads:
+                raise ValueError(f"width {width} is not divisible by num_heads {num_heads}: give head_dim")
+            head_dim = width // num_heads
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.attention_dropout_rate = attention_dropout_rate
+        # Rows: all of query, then key, then value; within each, head after head.
+        self.qkv = nn.Linear(width, 3 * num_heads * head_dim, bias=qkv_bias)
+        self.relative_positions = None if relative_length is None else RelativePositions(relative_length, head_dim)
+        self.proj = nn.Linear(num_heads * head_dim, width)
+        self.proj_drop = nn.Dropout(dropout_rate)
+
+    def initialize(self, generator: torch.Generator | None) -> None:
+        """Xavier uniform on query, key, value and output kernels, each on its own; biases zero."""
+        xavier_uniform_(self.qkv.weight, generator, num_kernels=3)
+        xavier_uniform_(self.proj.weight, generator)
+        zero_bias_(self.qkv)
+        zero_bias_(self.proj)
+
+    def split_heads(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, tokens, width) -> query, key, value, each (batch, heads, tokens, head_dim)."""
+        batch, num_tokens, _ = tokens.shape
+        qkv = self.qkv(tokens).reshape(batch, num_tokens, 3, self.num_heads, self.head_dim)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return query, key, value
+
+    def _bias(self, query: Tensor) -> Tensor | None:
+        return None if self.relative_positions is None else self.relative_positions(query)
+
+    def attention_weights(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens, width) -> the weights `forward` applies, before dropout: (batch, heads, tokens, tokens)."""
+        query, key, _ = self.split_heads(tokens)
+        return attention_weights(query, key, self._bias(query))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens, width) -> (batch, tokens, width)."""
+        query, key, value = self.split_heads(tokens)
+        rate = self.attention_dropout_rate if self.training else 0.0
+        heads = attend(query, key, value, self._bias(query), rate)
+        return self.proj_drop(self.proj(heads.transpose(1, 2).flatten(2)))
