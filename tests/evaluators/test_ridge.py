@@ -49,6 +49,7 @@ def test_more_rows_than_the_bound_are_sampled_and_said() -> None:
     assert (first.num_rows, first.num_rows_given) == (100, 300)
     again = fit_ridge(features, labels, max_rows=100, seed=7)
     np.testing.assert_array_equal(first.coefficients, again.coefficients)
+    assert not np.array_equal(first.coefficients, fit_ridge(features, labels, max_rows=100, seed=8).coefficients)
     whole = fit_ridge(features, labels)
     assert (whole.num_rows, whole.num_rows_given) == (300, 300)
 

@@ -113,4 +113,6 @@ def check_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(whole), math.nan), where=whole > 0)
+    share = np.full(len(whole), math.nan)
+    np.divide(part, whole, out=share, where=whole > 0)
+    return share

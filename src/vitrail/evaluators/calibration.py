@@ -39,7 +39,9 @@ def reliability_bins(labels: np.ndarray, probabilities: np.ndarray, num_bins: in
 
     def mean(values: np.ndarray) -> np.ndarray:
         total = np.bincount(bins, weights=values, minlength=num_bins)
-        return np.divide(total, counts, out=np.full(num_bins, math.nan), where=counts > 0)
+        means = np.full(num_bins, math.nan)
+        np.divide(total, counts, out=means, where=counts > 0)
+        return means
 
     return ReliabilityBins(edges, counts, mean(confidence), mean((predicted == labels).astype(np.float64)))
 
