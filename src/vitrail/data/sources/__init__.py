@@ -1,0 +1,59 @@
+"""Where pictures and labels come from: one kind of data a file, one line in SOURCES."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vitrail.data.config import ImageLimits
+from vitrail.data.sources.base import DEFAULT_LIMITS, Source
+
+
+@dataclass(frozen=True)
+class SourceKind:
+    recognises: Callable[[str], bool]
+    open: Callable[[str, ImageLimits], Source]
+    written: str  # how a user writes it
+
+
+# Each opener imports its file when it is called, so that listing a folder loads neither scikit-learn nor pyarrow.
+def _digits(spec: str, limits: ImageLimits) -> Source:
+    from vitrail.data.sources.builtin import open_digits
+
+    return open_digits(spec, limits)
+
+
+def _huggingface(spec: str, limits: ImageLimits) -> Source:
+    from vitrail.data.sources.huggingface import open_huggingface
+
+    return open_huggingface(spec, limits)
+
+
+def _table(spec: str, limits: ImageLimits) -> Source:
+    from vitrail.data.sources.table import open_table
+
+    return open_table(spec, limits)
+
+
+def _folder(spec: str, limits: ImageLimits) -> Source:
+    from vitrail.data.sources.folder import open_folder
+
+    return open_folder(spec, limits)
+
+
+SOURCES: dict[str, SourceKind] = {
+    "digits": SourceKind(lambda spec: spec == "digits", _digits, "digits"),
+    "huggingface": SourceKind(lambda spec: spec.startswith("hf:"), _huggingface, "hf:NAME_OR_PATH"),
+    "table": SourceKind(lambda spec: spec.lower().endswith((".csv", ".parquet")), _table, "TABLE.csv or TABLE.parquet"),
+    "folder": SourceKind(lambda spec: True, _folder, "FOLDER"),  # last: it takes what no other kind recognises
+}
+
+
+def open_source(spec: str, limits: ImageLimits = DEFAULT_LIMITS) -> Source:
+    """List the data set that `spec` names (see DataConfig.source); pictures are opened later, one at a time.
+
+    Raises:
+        DataError: nothing there, or nothing that can be listed; the message says what to do.
+    """
+    kind = next(kind for kind in SOURCES.values() if kind.recognises(spec))
+    return kind.open(spec, limits)

@@ -1,0 +1,229 @@
+"""Pictures in, batches out: the same batches, bit for bit, with any number of workers and from any first step.
+
+A batch is a pure function of (source, transform, seed, step), so a worker makes whole batches and the loader only puts
+them in order. The workers are processes of their own pool rather than a torch `DataLoader`:
+
+- They are spawned, not forked: a process in which torch runs threads must not fork (Python 3.12 warns, and a lock that
+  some thread held stays locked in the child). This file imports torch only where a batch becomes tensors, which is in
+  the parent, so that a worker needs NumPy and Pillow alone: it starts in a fraction of the time and the memory.
+- A worker that dies is noticed at once and where the batch is asked for, as a `DataError`.
+- A worker ends when its parent does, however that ended.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from vitrail.data.config import LoaderConfig, Preprocessing
+from vitrail.data.images import Picture
+from vitrail.data.order import batch_at, sample_generator, steps_per_epoch
+from vitrail.data.sources.base import Source
+from vitrail.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_CONFIG = LoaderConfig()
+BATCHES_AHEAD = 2  # for each worker: one being made, one waiting
+
+
+class Transform(Protocol):
+    """A pure function of (picture, generator). Picklable."""
+
+    preprocessing: Preprocessing
+
+    def __call__(self, picture: Picture, generator: np.random.Generator) -> np.ndarray:
+        """(C, H, W) uint8."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures that can be read, with their own labels. May be empty."""
+
+    images: torch.Tensor  # (B, C, H, W) uint8
+    labels: torch.Tensor  # (B,) int64
+    indices: torch.Tensor  # (B,) int64, of the source
+    epoch: int
+    broken: tuple[tuple[int, str], ...] = ()  # (index of the source, message) of the pictures that are missing
+
+
+@dataclass(frozen=True)
+class _Plan:
+    epoch: int
+    indices: np.ndarray  # (B,) int64, of the source
+
+
+@dataclass(frozen=True)
+class _Made:
+    images: np.ndarray
+    indices: np.ndarray
+    broken: tuple[tuple[int, str], ...]
+
+
+class Loader:
+    """Batches of the samples `indices` of `source`.
+
+    Args:
+        indices: (N,) int64, of the source: the split to load.
+        batch_size: samples a batch. An epoch of `stream` has whole batches only; what is left over sits out until the
+            next shuffle. Fewer samples than batch_size make one smaller batch an epoch.
+        seed: of the order and of every random choice of the transform.
+        rank, num_ranks: `stream` yields this process's share of each batch.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        indices: np.ndarray,
+        transform: Transform,
+        *,
+        batch_size: int,
+        seed: int,
+        config: LoaderConfig = DEFAULT_CONFIG,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        if len(indices) == 0:
+            raise DataError(f"{source.name}: there is no picture to load")
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} must be at least 1")
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self.labels = source.labels
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank, self.num_ranks = rank, num_ranks
+        self.num_workers = _choose_num_workers(source, config)
+        self.steps_per_epoch = steps_per_epoch(len(self.indices), batch_size)
+        self._maker = _Maker(source, transform, seed)
+
+    def stream(self, first_step: int, end_step: int) -> Iterator[Batch]:
+        """The batches of the steps first_step to end_step - 1, shuffled anew each epoch, from one pool of workers.
+
+        Raises:
+            DataError: a worker died.
+        """
+        return self._batches(self._shuffled(step) for step in range(first_step, end_step))
+
+    def once(self) -> Iterator[Batch]:
+        """Every sample once, in the order of `indices`; the last batch may be smaller. Raises as `stream`."""
+        starts = range(0, len(self.indices), self.batch_size)
+        return self._batches(_Plan(0, self.indices[start : start + self.batch_size]) for start in starts)
+
+    def _shuffled(self, step: int) -> _Plan:
+        epoch, positions = batch_at(len(self.indices), self.batch_size, self.seed, step, self.rank, self.num_ranks)
+        return _Plan(epoch, self.indices[positions])
+
+    def _batches(self, plans: Iterable[_Plan]) -> Iterator[Batch]:
+        if self.num_workers == 0:
+            for plan in plans:
+                yield self._tensors(plan, self._maker(plan))
+            return
+        with _Pool(self._maker, self.num_workers) as pool:
+            for plan, made in pool.in_order(plans):
+                yield self._tensors(plan, made)
+
+    def _tensors(self, plan: _Plan, made: _Made) -> Batch:
+        import torch
+
+        return Batch(
+            images=torch.from_numpy(made.images),
+            labels=torch.from_numpy(self.labels[made.indices].astype(np.int64)),
+            indices=torch.from_numpy(made.indices),
+            epoch=plan.epoch,
+            broken=made.broken,
+        )
+
+
+class _Maker:
+    """Opens, decodes and transforms the pictures of one batch; what a worker carries."""
+
+    def __init__(self, source: Source, transform: Transform, seed: int) -> None:
+        self.source = source
+        self.transform = transform
+        self.seed = seed
+
+    def __call__(self, plan: _Plan) -> _Made:
+        images, indices, broken = [], [], []
+        for index in plan.indices.tolist():
+            generator = sample_generator(self.seed, plan.epoch, index)
+            try:
+                images.append(self.transform(self.source.open(index), generator))
+            except ImageError as error:
+                broken.append((index, str(error)))
+            else:
+                indices.append(index)
+        preprocessing = self.transform.preprocessing
+        shape = (len(images), preprocessing.num_channels, *preprocessing.image_size)
+        batch = np.stack(images) if images else np.zeros(shape, dtype=np.uint8)
+        return _Made(batch, np.array(indices, dtype=np.int64), tuple(broken))
+
+
+class _Pool:
+    """Worker processes that make batches ahead; they end with the `with` block, or with this process."""
+
+    def __init__(self, maker: _Maker, num_workers: int) -> None:
+        self._num_ahead = num_workers * BATCHES_AHEAD
+        self._executor = ProcessPoolExecutor(
+            num_workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(maker,)
+        )
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def in_order(self, plans: Iterable[_Plan]) -> Iterator[tuple[_Plan, _Made]]:
+        waiting: deque[tuple[_Plan, Future[_Made]]] = deque()
+        try:
+            for plan in plans:
+                waiting.append((plan, self._executor.submit(_make, plan)))
+                if len(waiting) > self._num_ahead:
+                    yield waiting[0][0], waiting.popleft()[1].result()
+            while waiting:
+                yield waiting[0][0], waiting.popleft()[1].result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a loader worker was killed, most often because memory ran out; "
+                "use fewer workers, or none with --loader.num-workers 0"
+            ) from error
+
+
+def _choose_num_workers(source: Source, config: LoaderConfig) -> int:
+    if config.num_workers is not None:
+        if config.num_workers < 0:
+            raise ValueError(f"num_workers {config.num_workers} is negative; 0 loads in the training process")
+        return config.num_workers
+    return 0
+
+
+_maker: _Maker | None = None  # of this worker process: sent once, not with every batch
+
+
+def _start_worker(maker: _Maker) -> None:
+    global _maker
+    _maker = maker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _make(plan: _Plan) -> _Made:
+    assert _maker is not None
+    return _maker(plan)
