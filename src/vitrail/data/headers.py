@@ -1,0 +1,259 @@
+"""What a picture's first bytes say: format, size, EXIF orientation, and claims that would cost too much to follow.
+
+Everything here walks bytes that may be hostile: every read is bounded, nothing is allocated by what a header claims.
+Refusals are `HeaderError`s, whose message is a short clause; `images.py` adds the file's name.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+MAX_JPEG_SEGMENTS = 10_000  # a camera writes a few dozen; a 16 MB colour profile needs 256
+MAX_JPEG_SCANS = 100  # encoders write about ten; each one costs a pass over all coefficients
+MAX_TIFF_PIECES = 100_000  # strips or tiles; Pillow keeps a Python object for each
+
+# Names are Pillow's. A format outside ImageLimits.formats is known here so that the refusal can name it.
+_MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"GIF87a", "GIF"),
+    (0, b"GIF89a", "GIF"),
+    (0, b"II*\x00", "TIFF"),
+    (0, b"MM\x00*", "TIFF"),
+    (0, b"II+\x00", "TIFF"),
+    (0, b"MM\x00+", "TIFF"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
+    (4, b"ftyphei", "HEIF"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypmsf1", "HEIF"),
+    (4, b"jP  \r\n\x87\n", "JPEG2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (0, b"\x00\x00\x01\x00", "ICO"),
+    (0, b"8BPS", "PSD"),
+    (0, b"\x01\xda", "SGI"),
+    (0, b"DDS ", "DDS"),
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "EPS"),
+    (0, b"BM", "BMP"),
+)
+
+
+class HeaderError(ValueError):
+    """A header that cannot be read or claims too much; the message is one short clause."""
+
+
+def sniff_format(data: bytes) -> str | None:
+    """The picture format that `data` begins like, by Pillow's name, or None. File names are never believed."""
+    for offset, magic, name in _MAGIC:
+        if data[offset : offset + len(magic)] == magic:
+            return name
+    if re.match(rb"P[1-7fFy]\s", data) or data[:3] == b"P0C":
+        return "PPM"
+    return None
+
+
+@dataclass(frozen=True)
+class JpegHeader:
+    """`height`, `width`: as stored, before `orientation` (EXIF, 1 to 8). `components`: 1 grey, 3 colour, 4 CMYK."""
+
+    height: int
+    width: int
+    components: int
+    orientation: int
+    _kept: tuple[tuple[int, int], ...] = field(repr=False)
+
+    def bare(self, data: bytes) -> bytes:
+        """The same JPEG without EXIF, colour profiles, previews and comments: all that decides its pixels, no more."""
+        return b"".join(data[start:end] for start, end in self._kept)
+
+
+def read_jpeg_header(data: bytes) -> JpegHeader:
+    """Walk the segments of a JPEG up to its first scan (ITU-T T.81, annex B).
+
+    Raises:
+        HeaderError: no frame or scan, samples of other than 8 bits, or more segments or scans than any encoder writes.
+    """
+    frame: tuple[int, int, int, int] | None = None
+    progressive = False
+    orientation = 0
+    kept = [(0, 2)]
+    position = 2
+    for _ in range(MAX_JPEG_SEGMENTS):
+        start, marker = _next_marker(data, position)
+        if marker == 0xD9:
+            break
+        end = start + 2 + _length(data, start + 2)
+        if marker == 0xDA:
+            if frame is None:
+                raise HeaderError("JPEG with a scan before any frame header")
+            precision, height, width, components = frame
+            if precision != 8:
+                raise HeaderError(f"JPEG of {precision}-bit samples, of which only 8-bit ones can be read")
+            if height < 1 or width < 1:
+                raise HeaderError(f"JPEG of {width}x{height} pixels")
+            if end > len(data):
+                break
+            # A first scan of all components in a sequential frame is the only one: most JPEGs need no further walk.
+            if progressive or data[start + 4] != components:
+                _check_scans(data, start)
+            return JpegHeader(height, width, components, orientation or 1, (*kept, (start, len(data))))
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if start + 10 > len(data):
+                break
+            frame = struct.unpack_from(">BHHB", data, start + 4)
+            progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
+        if marker == 0xE1 and not orientation and data[start + 4 : start + 10] == b"Exif\0\0":
+            orientation = read_orientation(data[start + 10 : end])
+        if marker not in _NOT_PIXELS:
+            kept.append((start, end))
+        position = end
+    else:
+        raise HeaderError(f"JPEG with more than {MAX_JPEG_SEGMENTS} header segments")
+    raise HeaderError("truncated before its first scan")
+
+
+# Comments and all application segments but APP0 (JFIF) and APP14 (Adobe), which tell how the colours are coded.
+_NOT_PIXELS = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})
+# 0xFF followed by what is neither a stuffed zero, a fill byte nor a restart marker (or TEM): the start of a segment.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+
+
+def _next_marker(data: bytes, position: int) -> tuple[int, int]:
+    """Where the next marker stands at or after `position`, and its second byte; (end, 0xD9) where there is none."""
+    found = _MARKER.search(data, position)
+    return (found.start(), data[found.start() + 1]) if found else (len(data), 0xD9)
+
+
+def _length(data: bytes, position: int) -> int:
+    if position + 2 > len(data):
+        raise HeaderError("truncated before its first scan")
+    return max(2, data[position] << 8 | data[position + 1])
+
+
+def _check_scans(data: bytes, position: int) -> None:
+    """Refuse thousands of empty scans over a large picture, which take hours to decode (libjpeg-turbo LJT-01-004)."""
+    scans = 0
+    for _ in range(MAX_JPEG_SEGMENTS):
+        start, marker = _next_marker(data, position)
+        if marker == 0xD9:
+            return
+        scans += marker == 0xDA
+        if scans > MAX_JPEG_SCANS:
+            raise HeaderError(f"JPEG of more than {MAX_JPEG_SCANS} scans")
+        # Bytes after a damaged segment may look like one: step over the marker alone where the length leads outside.
+        length = int.from_bytes(data[start + 2 : start + 4], "big")
+        position = start + 2 + (length if marker == 0xDA or start + 2 + length <= len(data) else 0)
+    raise HeaderError(f"JPEG of more than {MAX_JPEG_SEGMENTS} segments")
+
+
+def read_orientation(exif: bytes) -> int:
+    """EXIF orientation (tag 0x0112 of the first directory): 1 to 8; 1 where it is absent, damaged or out of range."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None or len(exif) < 10:
+        return 1
+    (start,) = struct.unpack_from(order + "I", exif, 4)
+    if start + 2 > len(exif):
+        return 1
+    (count,) = struct.unpack_from(order + "H", exif, start)
+    for entry in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
+        tag, kind = struct.unpack_from(order + "HH", exif, entry)
+        if tag == 0x0112:
+            value = struct.unpack_from(order + ("I" if kind == 4 else "H"), exif, entry + 8)[0]
+            return int(value) if 1 <= value <= 8 else 1
+    return 1
+
+
+def read_webp_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) of the canvas, which libwebp allocates as soon as a file is opened; None where unknown."""
+    kind, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        return None
+    if kind == b"VP8X":
+        return int.from_bytes(body[7:10], "little") + 1, int.from_bytes(body[4:7], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        return int.from_bytes(body[8:10], "little") & 0x3FFF, int.from_bytes(body[6:8], "little") & 0x3FFF
+    return None
+
+
+_TIFF_TYPE_SIZES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
+_TILE_SIDES = (322, 323)
+_PIECE_TAGS = (273, 324)  # offsets of strips, of tiles
+_SUBDIRECTORIES = (34665, 34853, 40965)  # Exif, GPS, interoperability: Pillow reads these too
+
+
+def check_tiff_directory(data: bytes, max_pixels: int) -> None:
+    """Refuse a first directory that would cost far more than the file's size to read.
+
+    Tags may all point at the same bytes, so a small file can claim gigabytes of tag data; one tile may be far larger
+    than the picture; and a million strips become a million Python objects.
+
+    Raises:
+        HeaderError
+    """
+    big = data[2:4] in (b"+\0", b"\0+")
+    order = "<" if data[:2] == b"II" else ">"
+    try:
+        pending = [*struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)]
+        claimed, sides = 0, dict.fromkeys(_TILE_SIDES, 1)
+        for _ in range(1 + len(_SUBDIRECTORIES)):
+            if not pending:
+                break
+            for tag, number, size, value in _tiff_entries(data, pending.pop(0), order, big):
+                claimed += size
+                if claimed > len(data):
+                    raise HeaderError("TIFF whose tags claim more data than the file has")
+                if tag in _PIECE_TAGS and number > MAX_TIFF_PIECES:
+                    raise HeaderError(f"TIFF of {number} strips or tiles, above the limit of {MAX_TIFF_PIECES}")
+                if tag in _TILE_SIDES:
+                    sides[tag] = value
+                if tag in _SUBDIRECTORIES:
+                    pending.append(value)
+    except (struct.error, OverflowError):
+        raise HeaderError("truncated before the end of its directory") from None
+    if sides[322] * sides[323] > max_pixels:
+        raise HeaderError(
+            f"TIFF with tiles of {sides[322]}x{sides[323]} pixels, above the limit of {max_pixels} pixels"
+        )
+
+
+def _tiff_entries(data: bytes, start: int, order: str, big: bool) -> Iterator[tuple[int, int, int, int]]:
+    """(tag, number of values, bytes outside the directory, first value or offset) of each entry that can be read."""
+    count_format, entry_format, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
+    (count,) = struct.unpack_from(order + count_format, data, start)
+    first, entry_size = start + struct.calcsize(count_format), 12 + 8 * big
+    for entry in range(first, min(first + entry_size * count, len(data) - entry_size + 1), entry_size):
+        tag, kind, number = struct.unpack_from(order + entry_format, data, entry)
+        size = number * _TIFF_TYPE_SIZES.get(kind, 0)
+        if size > len(data):
+            continue  # as Pillow does: more than the file holds cannot be read
+        value_format = "H" if kind == 3 else "Q" if big and kind in (16, 17, 18) else "I"
+        (value,) = struct.unpack_from(order + value_format, data, entry + entry_size - inline)
+        yield tag, number, size if size > inline else 0, value
