@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self, get_args
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+from vitrail.errors import ConfigError
 
 Pooling = Literal["token", "gap", "avg", "map"]
 PositionEmbedding = Literal[
@@ -54,7 +54,7 @@ class ViTConfig:
     """Architecture of a Vision Transformer (Dosovitskiy et al. 2021, section 3.1; names follow timm).
 
     Raises:
-        ValueError: a field out of range, or one that contradicts another; the message names fields and values.
+        ConfigError: a field out of range, or one that contradicts another; the message names fields and values.
     """
 
     image_size: tuple[int, int] = (224, 224)  # (height, width) in pixels
@@ -141,30 +141,6 @@ class ViTConfig:
         """Width of what the head sees."""
         return self.width if self.pre_logits_size is None else self.pre_logits_size
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every field, as JSON can hold it (tuples become lists)."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The config of these fields; what is not given keeps its default.
-
-        Raises:
-            ValueError: an unknown field (with the closest known one), or a value the config refuses.
-        """
-        known = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise ValueError(f"unknown field {name!r} of {cls.__name__}{did_you_mean(name, known)}")
-        checked: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**checked)
-
-
-def did_you_mean(name: str, known: list[str]) -> str:
-    """A suggestion to append to an error, or an empty string where nothing is close."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
@@ -179,55 +155,55 @@ def _check_types_and_ranges(config: ViTConfig) -> None:
     for name, choices in _CHOICES.items():
         value = getattr(config, name)
         if value not in get_args(choices):
-            raise ValueError(f"{name} {value!r} is none of {', '.join(get_args(choices))}")
+            raise ConfigError(f"{name} {value!r} is none of {', '.join(get_args(choices))}")
     for name, smallest in _COUNTS.items():
         value = getattr(config, name)
         if value is None and defaults[name] is None:
             continue
         if not _is_int(value) or value < smallest:
-            raise ValueError(f"{name} {value!r} is not a whole number of at least {smallest}")
+            raise ConfigError(f"{name} {value!r} is not a whole number of at least {smallest}")
     for name in _FLAGS:
         if not isinstance(getattr(config, name), bool):
-            raise ValueError(f"{name} {getattr(config, name)!r} is neither True nor False")
+            raise ConfigError(f"{name} {getattr(config, name)!r} is neither True nor False")
     for name in _RATES:
         value = getattr(config, name)
         if not _is_number(value) or not 0.0 <= value < 1.0:
-            raise ValueError(f"{name} {value!r} is not a probability of at least 0 and below 1")
+            raise ConfigError(f"{name} {value!r} is not a probability of at least 0 and below 1")
     if not _is_number(config.layer_norm_eps) or config.layer_norm_eps <= 0.0:
-        raise ValueError(f"layer_norm_eps {config.layer_norm_eps!r} is not a number above 0")
+        raise ConfigError(f"layer_norm_eps {config.layer_norm_eps!r} is not a number above 0")
     if config.layer_scale_init is not None and not _is_number(config.layer_scale_init):
-        raise ValueError(f"layer_scale_init {config.layer_scale_init!r} is neither None nor a finite number")
+        raise ConfigError(f"layer_scale_init {config.layer_scale_init!r} is neither None nor a finite number")
     if not _is_number(config.head_bias_init):
-        raise ValueError(f"head_bias_init {config.head_bias_init!r} is not a finite number")
+        raise ConfigError(f"head_bias_init {config.head_bias_init!r} is not a finite number")
     size = config.image_size
     if not isinstance(size, tuple) or len(size) != 2 or not all(_is_int(side) and side > 0 for side in size):
-        raise ValueError(f"image_size {size!r} is not (height, width) in whole pixels")
+        raise ConfigError(f"image_size {size!r} is not (height, width) in whole pixels")
     widths = config.stem_widths
     if not isinstance(widths, tuple) or not all(_is_int(width) and width > 0 for width in widths):
-        raise ValueError(f"stem_widths {widths!r} is not a tuple of channel counts")
+        raise ConfigError(f"stem_widths {widths!r} is not a tuple of channel counts")
 
 
 def _check_geometry(config: ViTConfig) -> None:
     height, width = config.image_size
     if height % config.patch_size or width % config.patch_size:
-        raise ValueError(
+        raise ConfigError(
             f"patch_size {config.patch_size} does not divide image_size {height} x {width}: "
             "choose sides that are multiples of it"
         )
     if config.head_dim is None and config.width % config.num_heads:
-        raise ValueError(
+        raise ConfigError(
             f"width {config.width} is not divisible by num_heads {config.num_heads}: change one, or give head_dim"
         )
     if config.stem == "patch" and (config.stem_widths or config.stem_blocks):
-        raise ValueError(
+        raise ConfigError(
             f"stem_widths {config.stem_widths} and stem_blocks {config.stem_blocks} belong to stem 'conv', "
             "and stem is 'patch'"
         )
     if config.stem == "conv":
         if not config.stem_widths:
-            raise ValueError("stem 'conv' needs stem_widths, the channels of its convolutions, and they are empty")
+            raise ConfigError("stem 'conv' needs stem_widths, the channels of its convolutions, and they are empty")
         if config.patch_size % 2 ** len(config.stem_widths):
-            raise ValueError(
+            raise ConfigError(
                 f"the {len(config.stem_widths)} convolutions of stride 2 in stem_widths {config.stem_widths} need a "
                 f"patch_size that {2 ** len(config.stem_widths)} divides, not {config.patch_size}"
             )
@@ -235,14 +211,14 @@ def _check_geometry(config: ViTConfig) -> None:
 
 def _check_tokens(config: ViTConfig) -> None:
     if config.pooling == "token" and not config.class_token:
-        raise ValueError(
+        raise ConfigError(
             "pooling 'token' reads the class token, and class_token is False: choose 'gap', 'avg' or 'map'"
         )
     if config.distillation_token:
         if config.pooling != "token":
-            raise ValueError(f"distillation_token needs pooling 'token', not {config.pooling!r}")
+            raise ConfigError(f"distillation_token needs pooling 'token', not {config.pooling!r}")
         if config.pre_logits_size is not None:
-            raise ValueError(
+            raise ConfigError(
                 f"distillation_token has a head of its own: it does not go with pre_logits_size "
                 f"{config.pre_logits_size}"
             )
@@ -251,17 +227,17 @@ def _check_tokens(config: ViTConfig) -> None:
 def _check_positions(config: ViTConfig) -> None:
     kind, placement = config.position_embedding, config.position_placement
     if kind in ("none", "relative") and placement != "input":
-        raise ValueError(
+        raise ConfigError(
             f"position_embedding {kind!r} is added to no token: position_placement {placement!r} does not apply, "
             "leave it at 'input'"
         )
     if kind.startswith("sincos") and placement == "every_layer":
-        raise ValueError(
+        raise ConfigError(
             f"position_embedding {kind!r} is the same in every layer: use position_placement 'every_layer_shared'"
         )
     if kind == "learned_2d" and config.width % 2:
-        raise ValueError(f"position_embedding 'learned_2d' needs an even width, not {config.width}")
+        raise ConfigError(f"position_embedding 'learned_2d' needs an even width, not {config.width}")
     if kind.startswith("sincos") and config.width % 4:
-        raise ValueError(f"position_embedding {kind!r} needs a width that 4 divides, not {config.width}")
+        raise ConfigError(f"position_embedding {kind!r} needs a width that 4 divides, not {config.width}")
     if kind == "sincos_2d_big_vision" and config.width < 8:
-        raise ValueError(f"position_embedding {kind!r} needs a width of at least 8, not {config.width}")
+        raise ConfigError(f"position_embedding {kind!r} needs a width of at least 8, not {config.width}")

@@ -1,0 +1,95 @@
+"""What a config costs, by formula: parameters and multiply-adds. Free of torch, so that listing models is instant."""
+
+from __future__ import annotations
+
+from vitrail.models.config import ViTConfig
+
+
+def count_parameters(config: ViTConfig) -> int:
+    """Learned numbers of the model; fixed position tables do not count."""
+    width = config.width
+    attention_width = config.num_heads * config.attention_head_dim
+    qkv = 3 * attention_width * (width + config.qkv_bias)
+    relative = (2 * config.num_tokens - 1) * config.attention_head_dim
+    block = qkv + _linear(attention_width, width) + _mlp_parameters(config) + 2 * 2 * width
+    block += relative if config.position_embedding == "relative" else 0
+    block += 0 if config.layer_scale_init is None else 2 * width
+    total = config.depth * block + config.num_prefix_tokens * width + _position_parameters(config)
+    total += _patch_embed_parameters(config)
+    if config.block_style == "pre_norm" or config.pooling == "avg":
+        total += 2 * width
+    if config.pooling == "map":
+        # The probe, its query, the keys and values, the output, the norm and the MLP.
+        total += width + 3 * _linear(width, attention_width) + _linear(attention_width, width)
+        total += 2 * width + _mlp_parameters(config)
+    if config.pre_logits_size is not None:
+        total += _linear(width, config.pre_logits_size)
+    num_heads = 2 if config.distillation_token else 1
+    return total + (num_heads * _linear(config.num_features, config.num_classes) if config.num_classes else 0)
+
+
+def count_macs(config: ViTConfig) -> int:
+    """Multiply-adds of one picture's forward pass; FLOPs are about twice as many.
+
+    Counts every matrix product and convolution, the two products inside the attention among them (which timm's figures
+    leave out); norms, softmax, activations and sums are left out.
+    """
+    width, tokens = config.width, config.num_tokens
+    attention_width = config.num_heads * config.attention_head_dim
+    mlp = 2 * width * config.mlp_size
+    block = tokens * (4 * width * attention_width + mlp) + 2 * tokens * tokens * attention_width
+    if config.position_embedding == "relative":
+        block += tokens * (2 * tokens - 1) * attention_width
+    total = config.depth * block + _patch_embed_macs(config)
+    if config.pooling == "map":
+        total += 2 * (tokens + 1) * width * attention_width + 2 * tokens * attention_width + mlp
+    if config.pre_logits_size is not None:
+        total += width * config.pre_logits_size
+    num_heads = 2 if config.distillation_token else 1
+    return total + num_heads * config.num_features * config.num_classes
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def _mlp_parameters(config: ViTConfig) -> int:
+    return _linear(config.width, config.mlp_size) + _linear(config.mlp_size, config.width)
+
+
+def _position_parameters(config: ViTConfig) -> int:
+    num_tables = config.depth if config.position_placement == "every_layer" else 1
+    if config.position_embedding == "learned_1d":
+        return num_tables * (config.num_position_prefix + config.num_patches) * config.width
+    if config.position_embedding == "learned_2d":
+        halves = sum(config.grid) * (config.width // 2)
+        return num_tables * (config.num_position_prefix * config.width + halves)
+    return 0
+
+
+def _stem_layers(config: ViTConfig) -> list[tuple[int, int, int]]:
+    """(channels in, channels out, pixels of the result) of every 3x3 convolution of the stem."""
+    layers = []
+    channels, (height, width) = config.in_channels, config.image_size
+    for out_channels in config.stem_widths:
+        height, width = height // 2, width // 2
+        layers.append((channels, out_channels, height * width))
+        layers.extend([(out_channels, out_channels, height * width)] * (2 * config.stem_blocks))
+        channels = out_channels
+    return layers
+
+
+def _patch_kernel(config: ViTConfig) -> int:
+    channels = config.stem_widths[-1] if config.stem_widths else config.in_channels
+    return config.patch_kernel_size**2 * channels
+
+
+def _patch_embed_parameters(config: ViTConfig) -> int:
+    # A convolution of the stem has no bias; its group norm has a scale and a shift.
+    stem = sum(9 * inputs * outputs + 2 * outputs for inputs, outputs, _ in _stem_layers(config))
+    return stem + _linear(_patch_kernel(config), config.width)
+
+
+def _patch_embed_macs(config: ViTConfig) -> int:
+    stem = sum(9 * inputs * outputs * pixels for inputs, outputs, pixels in _stem_layers(config))
+    return stem + config.num_patches * _patch_kernel(config) * config.width
