@@ -1,0 +1,153 @@
+"""The command `vitrail`: finds the command's file, runs it, and turns what goes wrong into a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from vitrail import __version__
+from vitrail.errors import ConfigError, VitrailError, did_you_mean
+
+# This module and the one of errors are all that `vitrail --help` imports.
+Run = Callable[[list[str]], int]
+
+
+def _fit() -> Run:
+    from vitrail.cli.fit import run
+
+    return run
+
+
+def _predict() -> Run:
+    from vitrail.cli.predict import run
+
+    return run
+
+
+def _evaluate() -> Run:
+    from vitrail.cli.evaluate import run
+
+    return run
+
+
+def _check() -> Run:
+    from vitrail.cli.check import run
+
+    return run
+
+
+def _train() -> Run:
+    from vitrail.cli.train import run
+
+    return run
+
+
+def _models() -> Run:
+    from vitrail.cli.models import run
+
+    return run
+
+
+COMMANDS: dict[str, tuple[str, Callable[[], Run]]] = {
+    "fit": ("turn a folder of pictures into a trained, checked classifier", _fit),
+    "predict": ("name what is in pictures, with probabilities", _predict),
+    "evaluate": ("measure a trained model on other pictures", _evaluate),
+    "check": ("say what is wrong with a data set, before anyone trains on it", _check),
+    "train": ("run a recipe by name, with any of its fields changed", _train),
+    "models": ("list the Vision Transformers that can be built", _models),
+}
+
+_HELP = """\
+Vitrail: Vision Transformers, from a folder of pictures to a trained, checked and usable classifier.
+
+usage: vitrail COMMAND [ARGUMENTS]
+
+{commands}
+
+Start with:
+  vitrail fit PHOTOS                             PHOTOS/<class>/*.jpg, or a .csv with path,label
+  vitrail predict runs/photos holiday/*.jpg
+
+  vitrail COMMAND --help   the arguments of a command
+  --debug                  with any command: show a traceback when something fails
+  --version                {version}
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 failure, 2 usage, 130 or 143 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    is_debug = "--debug" in arguments[:end]
+    arguments = [argument for argument in arguments[:end] if argument != "--debug"] + arguments[end:]
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader of stdout has gone (`| head`); Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        if is_debug:
+            raise
+        return _fail("interrupted", 128 + signal.SIGINT)
+    except Exception as error:
+        if is_debug:
+            raise
+        return _explain(error)
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments:
+        sys.stderr.write(_help())
+        return 2
+    name, *rest = arguments
+    if name in ("-h", "--help", "help"):
+        sys.stdout.write(_help())
+        return 0
+    if name in ("--version", "-V"):
+        sys.stdout.write(f"{__version__}\n")
+        return 0
+    if name not in COMMANDS:
+        kind = "option" if name.startswith("-") else "command"
+        suggestion = did_you_mean(name, COMMANDS) or f" The commands are {', '.join(COMMANDS)}."
+        return _fail(f"unknown {kind} '{name}'.{suggestion} See `vitrail --help`.", 2)
+    _, load = COMMANDS[name]
+    return load()(rest)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (summary, _) in COMMANDS.items()]
+    return _HELP.format(commands="\n".join(lines), version=__version__)
+
+
+def _explain(error: Exception) -> int:
+    """One or two lines for what went wrong, and the exit code."""
+    signal_number = getattr(error, "signal_number", None)
+    if signal_number is not None:  # training.interrupts.Interrupted, which is not imported for a --help
+        return _fail(str(error), 128 + signal_number)
+    if isinstance(error, VitrailError):
+        is_usage = isinstance(error, ConfigError) or getattr(error, "exit_code", 1) == 2
+        return _fail(str(error), 2 if is_usage else 1)
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename is not None else ""
+        return _fail(
+            f"{error.strerror}{where}. Mend that and run the command again (--debug shows where it failed).", 1
+        )
+    if isinstance(error, MemoryError):
+        return _fail("not enough memory. Try a smaller --batch-size or fewer loader workers.", 1)
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return _fail(
+        f"this is a bug in vitrail: {what}\nRun the command again with --debug to see where, and report it.", 1
+    )
+
+
+def _fail(message: str, code: int) -> int:
+    from vitrail.cli.terminal import printable
+
+    sys.stderr.write(f"vitrail: {printable(message)}\n")
+    return code

@@ -1,0 +1,106 @@
+"""Arguments to a frozen dataclass through tyro; what does not fit is refused in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from vitrail.errors import VitrailError, did_you_mean
+
+T = TypeVar("T")
+
+
+class UsageError(VitrailError):
+    """The command line cannot be understood."""
+
+    exit_code = 2
+
+
+def parse(cls: type[T], arguments: Sequence[str], prog: str, default: T | None = None) -> T:
+    """Read `arguments` as the fields of the dataclass `cls`; `--help` prints and raises SystemExit(0).
+
+    Raises:
+        UsageError: an unknown option (with the nearest known one), a missing or a wrong value.
+    """
+    config, unknown = parse_known(cls, arguments, prog, default)
+    refuse(unknown, option_names(cls), prog)
+    return config
+
+
+def parse_known(
+    cls: type[T], arguments: Sequence[str], prog: str, default: T | None = None, add_help: bool = True
+) -> tuple[T, list[str]]:
+    """As parse, but hand back the arguments that `cls` does not know."""
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                cls,
+                args=list(arguments),
+                prog=prog,
+                default=tyro.MISSING_NONPROP if default is None else default,
+                return_unknown_args=True,
+                add_help=add_help,
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(f"{_condensed(said.getvalue())} See `{prog} --help`.") from None
+
+
+def refuse(unknown: Sequence[str], known: Sequence[str], prog: str) -> None:
+    """Raise UsageError for the first of the `unknown` arguments."""
+    if not unknown:
+        return
+    options = [argument.split("=")[0] for argument in unknown if argument.startswith("-") and argument != "-"]
+    if options:
+        name = options[0].replace("_", "-")
+        raise UsageError(f"unknown option '{options[0]}'.{did_you_mean(name, known)} See `{prog} --help`.")
+    raise UsageError(f"unexpected argument '{unknown[0]}'. See `{prog} --help`.")
+
+
+def option_names(cls: type) -> list[str]:
+    """Every option of a dataclass as it is typed: "--optimizer.learning-rate"."""
+    return [f"--{path.replace('_', '-')}" for path in _paths(cls)]
+
+
+def _paths(cls: type, prefix: str = "") -> Iterator[str]:
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        nested = nested_dataclass(hints[field.name])
+        if nested is None:
+            yield prefix + field.name
+        else:
+            yield from _paths(nested, f"{prefix}{field.name}.")
+
+
+def nested_dataclass(hint: Any) -> type | None:
+    """The dataclass in the type `hint`, itself or as an alternative to None; else None."""
+    arguments = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return next((kind for kind in arguments if dataclasses.is_dataclass(kind) and isinstance(kind, type)), None)
+
+
+def _condensed(box: str) -> str:
+    """The first paragraph of tyro's framed message, in one line."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in box.splitlines()]
+    words: list[str] = []
+    for line in lines:
+        if line.startswith("╭"):
+            continue
+        text = line.strip("│").strip()
+        if not text or set(text) <= set("─╰╯"):
+            if words:
+                break
+            continue
+        words.append(text)
+    message = " ".join(words).removeprefix("Error parsing ")
+    return message if message.endswith(".") else f"{message}."

@@ -1,0 +1,113 @@
+"""`vitrail train RECIPE --data PHOTOS`: a recipe by name, with any of its fields changed."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+from vitrail.cli.output import write_columns, write_json, write_line
+from vitrail.cli.overrides import override
+from vitrail.cli.parsing import UsageError, parse_known
+from vitrail.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from vitrail.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train by a recipe; every field of its configuration is an option (`vitrail train RECIPE --help`)."""
+
+    recipe: Positional[str] = ""
+    """Its name; `vitrail train --list` shows them."""
+    data: str | None = None
+    """As for `vitrail fit`."""
+    config: str | None = None
+    """The config.json of a run, to repeat it, in place of a recipe."""
+    out: str | None = None
+    """The run folder; runs/<name of the data> by default. An existing one is never overwritten."""
+    list: bool = False
+    """List the recipes."""
+    json: bool = False
+    """The answer as JSON."""
+
+
+PROG = "vitrail train"
+
+
+def run(arguments: list[str]) -> int:
+    wants_help = bool({"-h", "--help"} & set(arguments))
+    own = [argument for argument in arguments if argument not in ("-h", "--help")]
+    command, rest = parse_known(Train, own, PROG, add_help=False)
+    if wants_help and not command.recipe:
+        parse_known(Train, ["--help"], PROG)
+    if command.list:
+        _list(command.json)
+        return 0
+    if bool(command.recipe) == bool(command.config):
+        raise UsageError("name a recipe (`vitrail train --list` shows them) or give --config RUN/config.json.")
+    if wants_help:
+        rest = ["--help"]
+    config = _from_file(command, rest) if command.config else _from_recipe(command, rest)
+    from vitrail.tasks.train import train
+    from vitrail.training.events import Events
+
+    with Events(Terminal()) as events:
+        result = train(config, command.out, events)
+    if command.json:
+        write_json(result.to_json())
+    else:
+        for line in result.describe():
+            write_line(line)
+    return 0
+
+
+def _from_file(command: Train, rest: list[str]) -> TrainConfig:
+    import json
+    from pathlib import Path
+
+    from vitrail.configuration import from_dict
+    from vitrail.errors import ConfigError
+    from vitrail.training.config import TrainConfig
+
+    assert command.config is not None
+    path = Path(command.config)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; name the config.json of a run folder") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: is no JSON ({error})") from error
+    if command.data is not None:
+        rest = [f"--data.source={command.data}", *rest]
+    return override(from_dict(TrainConfig, values, str(path)), rest, PROG)
+
+
+def _from_recipe(command: Train, rest: list[str]) -> TrainConfig:
+    from vitrail.data.config import DataConfig
+    from vitrail.recipes import Situation, get_recipe
+
+    recipe = get_recipe(command.recipe)
+    prog = f"{PROG} {command.recipe}"
+    # First against a made-up situation: a mistyped option is refused before a large data set is read.
+    override(recipe(Situation(data=DataConfig(source=command.data or "PHOTOS"))), rest, prog)
+    if command.data is None:
+        raise UsageError(f"--data is missing: name the pictures (`{prog} --data PHOTOS`).")
+    from vitrail.tasks.train import situation
+
+    return override(recipe(situation(DataConfig(source=command.data))), rest, prog)
+
+
+def _list(as_json: bool) -> None:
+    from vitrail.recipes import RECIPES
+
+    about = {name: inspect.getdoc(recipe) or "" for name, recipe in RECIPES.items()}
+    if as_json:
+        write_json([{"recipe": name, "about": text} for name, text in about.items()])
+        return
+    write_columns([[name, text.split("\n\n")[0].replace("\n", " ")] for name, text in about.items()])
+    write_line()
+    write_line("`vitrail train RECIPE --help` shows every field; `vitrail fit PHOTOS` chooses a recipe itself.")
