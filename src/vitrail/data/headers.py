@@ -10,9 +10,11 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 MAX_JPEG_SEGMENTS = 10_000  # a camera writes a few dozen; a 16 MB colour profile needs 256
 MAX_JPEG_SCANS = 100  # encoders write about ten; each one costs a pass over all coefficients
+MAX_TIFF_SAMPLES = 8  # red, green, blue, alpha, and some to spare; headers of 65,535 are hostile
 MAX_TIFF_PIECES = 100_000  # strips or tiles; Pillow keeps a Python object for each
 
 # Names are Pillow's. A format outside ImageLimits.formats is known here so that the refusal can name it.
@@ -204,56 +206,93 @@ _TIFF_TYPE_SIZES = {
     17: 8,
     18: 8,
 }
-_TILE_SIDES = (322, 323)
-_PIECE_TAGS = (273, 324)  # offsets of strips, of tiles
-_SUBDIRECTORIES = (34665, 34853, 40965)  # Exif, GPS, interoperability: Pillow reads these too
+# Size, layout, compression, colours and orientation: all tags that decide pixels (TIFF 6.0; 347: technical note 2).
+_PIXEL_TAGS = frozenset(
+    (
+        *range(254, 260),
+        262,
+        266,
+        273,
+        274,
+        277,
+        278,
+        279,
+        282,
+        283,
+        284,
+        292,
+        293,
+        296,
+        317,
+        320,
+        *range(322, 326),
+        332,
+        338,
+        339,
+        347,
+        *range(512, 522),
+        529,
+        530,
+        531,
+        532,
+    )
+)
 
 
-def check_tiff_directory(data: bytes, max_pixels: int) -> None:
-    """Refuse a first directory that would cost far more than the file's size to read.
+def bare_tiff(data: bytes, max_pixels: int) -> bytes:
+    """The same TIFF with a directory of its first picture's pixel tags alone, after checking what these claim.
 
-    Tags may all point at the same bytes, so a small file can claim gigabytes of tag data; one tile may be far larger
-    than the picture; and a million strips become a million Python objects.
+    Tags may all point at the same bytes, so a small file can claim gigabytes of tag data; sub-directories multiply
+    that; one tile may be far larger than the picture; a million strips become a million Python objects.
 
     Raises:
-        HeaderError
+        HeaderError: such claims, or a directory that cannot be read.
     """
     big = data[2:4] in (b"+\0", b"\0+")
     order = "<" if data[:2] == b"II" else ">"
+    header = 8 if big else 4
     try:
-        pending = [*struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)]
-        claimed, sides = 0, dict.fromkeys(_TILE_SIDES, 1)
-        for _ in range(1 + len(_SUBDIRECTORIES)):
-            if not pending:
-                break
-            for tag, number, size, value in _tiff_entries(data, pending.pop(0), order, big):
-                claimed += size
-                if claimed > len(data):
-                    raise HeaderError("TIFF whose tags claim more data than the file has")
-                if tag in _PIECE_TAGS and number > MAX_TIFF_PIECES:
-                    raise HeaderError(f"TIFF of {number} strips or tiles, above the limit of {MAX_TIFF_PIECES}")
-                if tag in _TILE_SIDES:
-                    sides[tag] = value
-                if tag in _SUBDIRECTORIES:
-                    pending.append(value)
+        (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, header)
+        entries = {entry.tag: entry for entry in reversed([*_tiff_entries(data, start, order, big)])}
     except (struct.error, OverflowError):
         raise HeaderError("truncated before the end of its directory") from None
-    if sides[322] * sides[323] > max_pixels:
+    if sum(entry.outside for entry in entries.values()) > len(data):
+        raise HeaderError("TIFF whose tags claim more data than the file has")
+    first = {tag: entry.value for tag, entry in entries.items()}
+    if first.get(277, 1) > MAX_TIFF_SAMPLES:
+        raise HeaderError(f"TIFF of {first[277]} samples per pixel, above the limit of {MAX_TIFF_SAMPLES}")
+    if first.get(322, 1) * first.get(323, 1) > max_pixels:
         raise HeaderError(
-            f"TIFF with tiles of {sides[322]}x{sides[323]} pixels, above the limit of {max_pixels} pixels"
+            f"TIFF with tiles of {first[322]}x{first[323]} pixels, above the limit of {max_pixels} pixels"
         )
+    pieces = max((entries[tag].number for tag in (273, 324) if tag in entries), default=0)
+    if pieces > MAX_TIFF_PIECES:
+        raise HeaderError(f"TIFF of {pieces} strips or tiles, above the limit of {MAX_TIFF_PIECES}")
+    padding = b"\0" * (-len(data) % 8)
+    where = struct.pack(order + ("Q" if big else "I"), len(data) + len(padding))
+    count = struct.pack(order + ("Q" if big else "H"), len(entries))
+    body = b"".join(entries[tag].raw for tag in sorted(entries))
+    return b"".join((data[:header], where, data[2 * header :], padding, count, body, bytes(header)))
 
 
-def _tiff_entries(data: bytes, start: int, order: str, big: bool) -> Iterator[tuple[int, int, int, int]]:
-    """(tag, number of values, bytes outside the directory, first value or offset) of each entry that can be read."""
+class _TiffEntry(NamedTuple):
+    tag: int
+    number: int  # of values
+    outside: int  # bytes of values that stand outside the directory
+    value: int  # the first one, where it stands inside
+    raw: bytes
+
+
+def _tiff_entries(data: bytes, start: int, order: str, big: bool) -> Iterator[_TiffEntry]:
+    """The pixel tags of a directory."""
     count_format, entry_format, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
     (count,) = struct.unpack_from(order + count_format, data, start)
     first, entry_size = start + struct.calcsize(count_format), 12 + 8 * big
     for entry in range(first, min(first + entry_size * count, len(data) - entry_size + 1), entry_size):
         tag, kind, number = struct.unpack_from(order + entry_format, data, entry)
         size = number * _TIFF_TYPE_SIZES.get(kind, 0)
-        if size > len(data):
-            continue  # as Pillow does: more than the file holds cannot be read
+        if tag not in _PIXEL_TAGS or size > len(data):  # Pillow too passes over more than the file holds
+            continue
         value_format = "H" if kind == 3 else "Q" if big and kind in (16, 17, 18) else "I"
         (value,) = struct.unpack_from(order + value_format, data, entry + entry_size - inline)
-        yield tag, number, size if size > inline else 0, value
+        yield _TiffEntry(tag, number, size if size > inline else 0, value, data[entry : entry + entry_size])

@@ -50,7 +50,7 @@ from vitrail.data.config import ImageLimits
 from vitrail.data.headers import (
     HeaderError,
     JpegHeader,
-    check_tiff_directory,
+    bare_tiff,
     read_jpeg_header,
     read_orientation,
     read_webp_size,
@@ -258,7 +258,7 @@ def _open(data: bytes, name: str, limits: ImageLimits) -> Picture:
     if kind == "WEBP" and (canvas := read_webp_size(data)):
         _check_pixels(canvas, limits)
     if kind == "TIFF":
-        check_tiff_directory(data, limits.max_pixels)
+        data = bare_tiff(data, limits.max_pixels)
     with _quiet():
         image = _open_with_pillow(data, kind)
     _check_pixels((image.height, image.width), limits)
