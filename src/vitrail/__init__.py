@@ -33,14 +33,14 @@ def create(name: str, **overrides: Any) -> VisionTransformer:
 
     from vitrail.errors import ConfigError, did_you_mean
     from vitrail.models.config import ViTConfig
-    from vitrail.models.variants import variant
+    from vitrail.models.variants import get_config
     from vitrail.models.vit import VisionTransformer
 
     known = [field.name for field in dataclasses.fields(ViTConfig)]
     for field in overrides:
         if field not in known:
             raise ConfigError(f"create: unknown field '{field}'.{did_you_mean(field, known)}")
-    return VisionTransformer(dataclasses.replace(variant(name), **overrides))
+    return VisionTransformer(dataclasses.replace(get_config(name), **overrides))
 
 
 def load(path: str) -> Bundle:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
@@ -25,20 +25,23 @@ class Evaluate:
     model: Positional[str]
     """A bundle, or the run folder around it."""
     photos: Positional[str]
-    """Labelled pictures, as for `vitrail fit`; where they are split, the test split is taken."""
+    """Labelled pictures, as for `vitrail fit`."""
+    split: Literal["auto", "all", "train", "validation", "test"] = "auto"
+    """auto: the test split where the pictures are split, else all of them."""
     json: bool = False
     """Everything as JSON."""
 
 
 def run(arguments: list[str]) -> int:
     command = parse(Evaluate, arguments, prog="vitrail evaluate")
-    from vitrail.tasks.evaluate import EvaluateConfig, evaluate
+    from vitrail.tasks.evaluate import EvaluateConfig, evaluate_bundle
     from vitrail.training.events import Events
 
     with Events(Terminal()) as events:
-        result = evaluate(EvaluateConfig(model=command.model, data=command.photos), events)
+        config = EvaluateConfig(model=command.model, data=command.photos, split=command.split)
+        result = evaluate_bundle(config, events)
     if command.json:
-        write_json({"model": command.model, "data": command.photos, **result.evaluation.to_json()})
+        write_json({"model": command.model, "data": command.photos, **result.to_json()})
     else:
         tell(result.evaluation)
     return 0

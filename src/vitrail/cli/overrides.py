@@ -7,12 +7,12 @@ import typing
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from vitrail.cli.parsing import nested_dataclass, parse
+from vitrail.cli.parsing import nested_dataclass, parse_over
 
 T = TypeVar("T")
 
 
-def override(default: T, arguments: Sequence[str], prog: str) -> T:
+def override(default: T, arguments: Sequence[str], prog: str, description: str = "") -> T:
     """`default` with the fields that `arguments` name: `--optimizer.learning-rate 3e-4 --schedule.epochs 20`.
 
     A part that is off (`--augmentation.randaugment`) is switched on, with its own defaults, by naming one of its
@@ -23,7 +23,7 @@ def override(default: T, arguments: Sequence[str], prog: str) -> T:
         ConfigError: fields that contradict each other.
     """
     default, rest = _switch(default, list(arguments), "--")
-    return parse(type(default), rest, prog, default)
+    return parse_over(default, rest, prog, description)
 
 
 def _switch(config: Any, arguments: list[str], prefix: str) -> tuple[Any, list[str]]:

@@ -22,21 +22,44 @@ class UsageError(VitrailError):
     exit_code = 2
 
 
-def parse(cls: type[T], arguments: Sequence[str], prog: str, default: T | None = None) -> T:
-    """Read `arguments` as the fields of the dataclass `cls`; `--help` prints and raises SystemExit(0).
+def parse(cls: type[T], arguments: Sequence[str], prog: str) -> T:
+    """Read `arguments` as the fields of a command's dataclass; `--help` prints and raises SystemExit(0).
 
     Raises:
         UsageError: an unknown option (with the nearest known one), a missing or a wrong value.
     """
-    config, unknown = parse_known(cls, arguments, prog, default)
+    command, unknown = parse_known(cls, arguments, prog)
+    refuse(unknown, option_names(cls), prog)
+    return command
+
+
+def parse_known(cls: type[T], arguments: Sequence[str], prog: str) -> tuple[T, list[str]]:
+    """As parse, but hand back the arguments that `cls` does not know."""
+    from tyro import conf
+
+    # A command's fields are off or absent unless they are named: "--strict", not "--strict, --no-strict".
+    style = (conf.PositionalMetavarFromFieldName, conf.FlagCreatePairsOff, conf.DisallowNone)
+    return _ask_tyro(cls, arguments, prog, None, None, style)
+
+
+def parse_over(default: T, arguments: Sequence[str], prog: str, description: str) -> T:
+    """`default` with the fields that `arguments` name; raises UsageError as parse does."""
+    from tyro import conf
+
+    cls = type(default)
+    config, unknown = _ask_tyro(cls, arguments, prog, default, description, (conf.AvoidSubcommands,))
     refuse(unknown, option_names(cls), prog)
     return config
 
 
-def parse_known(
-    cls: type[T], arguments: Sequence[str], prog: str, default: T | None = None, add_help: bool = True
+def _ask_tyro(
+    cls: type[T],
+    arguments: Sequence[str],
+    prog: str,
+    default: T | None,
+    description: str | None,
+    style: tuple[Any, ...],
 ) -> tuple[T, list[str]]:
-    """As parse, but hand back the arguments that `cls` does not know."""
     import tyro
 
     said = io.StringIO()
@@ -47,9 +70,9 @@ def parse_known(
                 args=list(arguments),
                 prog=prog,
                 default=tyro.MISSING_NONPROP if default is None else default,
+                description=description,
                 return_unknown_args=True,
-                add_help=add_help,
-                config=(tyro.conf.AvoidSubcommands,),
+                config=style,
             )
     except SystemExit as stop:
         if not stop.code:
@@ -103,4 +126,8 @@ def _condensed(box: str) -> str:
             continue
         words.append(text)
     message = " ".join(words).removeprefix("Error parsing ")
+    # "Missing from vitrail predict: MODEL A bundle, or the run folder around it. (required)"
+    missing = re.fullmatch(r"Missing from [^:]*: (\S+) (.*?)\.? \(required\).*", message)
+    if missing:
+        message = f"{missing[1]} is missing: {missing[2]}"
     return message if message.endswith(".") else f"{message}."

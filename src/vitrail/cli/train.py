@@ -6,11 +6,9 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tyro.conf import Positional
-
 from vitrail.cli.output import write_columns, write_json, write_line
 from vitrail.cli.overrides import override
-from vitrail.cli.parsing import UsageError, parse_known
+from vitrail.cli.parsing import UsageError, option_names, parse_known, refuse
 from vitrail.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -21,12 +19,12 @@ if TYPE_CHECKING:
 class Train:
     """Train by a recipe; every field of its configuration is an option (`vitrail train RECIPE --help`)."""
 
-    recipe: Positional[str] = ""
-    """Its name; `vitrail train --list` shows them."""
     data: str | None = None
     """As for `vitrail fit`."""
     config: str | None = None
     """The config.json of a run, to repeat it, in place of a recipe."""
+    weights: str | None = None
+    """A bundle, or the run folder around it, to start from."""
     out: str | None = None
     """The run folder; runs/<name of the data> by default. An existing one is never overwritten."""
     list: bool = False
@@ -41,17 +39,23 @@ PROG = "vitrail train"
 def run(arguments: list[str]) -> int:
     wants_help = bool({"-h", "--help"} & set(arguments))
     own = [argument for argument in arguments if argument not in ("-h", "--help")]
-    command, rest = parse_known(Train, own, PROG, add_help=False)
-    if wants_help and not command.recipe:
-        parse_known(Train, ["--help"], PROG)
+    command, rest = parse_known(Train, own, PROG)
+    # What is left belongs to the recipe: its name, then fields of its configuration.
+    recipe = rest.pop(0) if rest and not rest[0].startswith("-") else ""
     if command.list:
+        refuse([recipe] if recipe else rest, option_names(Train), PROG)
         _list(command.json)
         return 0
-    if bool(command.recipe) == bool(command.config):
-        raise UsageError("name a recipe (`vitrail train --list` shows them) or give --config RUN/config.json.")
+    if wants_help and not recipe and not command.config:
+        parse_known(Train, ["--help"], f"{PROG} [RECIPE]")
+    if bool(recipe) == bool(command.config):
+        raise UsageError(
+            "name a recipe first (`vitrail train digits_vit --data digits`; --list shows them), or give"
+            " --config RUN/config.json."
+        )
     if wants_help:
         rest = ["--help"]
-    config = _from_file(command, rest) if command.config else _from_recipe(command, rest)
+    config = _from_file(command, rest) if command.config else _from_recipe(recipe, command, rest)
     from vitrail.tasks.train import train
     from vitrail.training.events import Events
 
@@ -83,22 +87,31 @@ def _from_file(command: Train, rest: list[str]) -> TrainConfig:
         raise ConfigError(f"{path}: is no JSON ({error})") from error
     if command.data is not None:
         rest = [f"--data.source={command.data}", *rest]
+    if command.weights is not None:
+        rest = [f"--weights={command.weights}", *rest]
     return override(from_dict(TrainConfig, values, str(path)), rest, PROG)
 
 
-def _from_recipe(command: Train, rest: list[str]) -> TrainConfig:
-    from vitrail.data.config import DataConfig
-    from vitrail.recipes import Situation, get_recipe
+def _from_recipe(name: str, command: Train, rest: list[str]) -> TrainConfig:
+    from vitrail.data.config import DataConfig, Preprocessing
+    from vitrail.models.config import ViTConfig
+    from vitrail.recipes import Situation, StartingWeights, get_recipe
 
-    recipe = get_recipe(command.recipe)
-    prog = f"{PROG} {command.recipe}"
+    recipe, prog = get_recipe(name), f"{PROG} {name}"
+    if command.weights is not None:
+        rest = [f"--weights={command.weights}", *rest]
     # First against a made-up situation: a mistyped option is refused before a large data set is read.
-    override(recipe(Situation(data=DataConfig(source=command.data or "PHOTOS"))), rest, prog)
+    start = None
+    if command.weights is not None or "--help" in rest:
+        start = StartingWeights(command.weights or "BUNDLE", ViTConfig(), Preprocessing())
+    made_up = Situation(data=DataConfig(source=command.data or "PHOTOS"), start=start)
+    description = f"{inspect.getdoc(recipe) or ''}\n\nUsage: {prog} --data PHOTOS [--out FOLDER] [--json] [OPTIONS]"
+    override(recipe(made_up), rest, prog, description)
     if command.data is None:
         raise UsageError(f"--data is missing: name the pictures (`{prog} --data PHOTOS`).")
     from vitrail.tasks.train import situation
 
-    return override(recipe(situation(DataConfig(source=command.data))), rest, prog)
+    return override(recipe(situation(DataConfig(source=command.data), command.weights)), rest, prog)
 
 
 def _list(as_json: bool) -> None:
