@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.errors import NonFiniteError, RunError, WeightsError
+from vitrail.objectives.base import Objective
 from vitrail.training.averaging import Averaged
 from vitrail.weights.files import new_folder, read_tensors, remove_folder, sha256_of, to_json, write_tensors
 
@@ -42,7 +43,7 @@ class RunState:
     function of the same.
     """
 
-    objective: nn.Module
+    objective: Objective
     optimizer: torch.optim.Optimizer
     averaged: Averaged | None = None
     step: int = 0  # updates done

@@ -1,0 +1,35 @@
+"""From a config and a model to a state that can be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from vitrail.models.vit import VisionTransformer
+from vitrail.objectives.supervised import Supervised
+from vitrail.training.averaging import Averaged
+from vitrail.training.config import TrainConfig
+from vitrail.training.optimizer import build_optimizer
+from vitrail.training.run_state import RunState
+
+
+def build_state(
+    config: TrainConfig, model: VisionTransformer, class_counts: Sequence[int], device: torch.device | str = "cpu"
+) -> RunState:
+    """The state of a run before its first update.
+
+    Args:
+        model: freshly initialised, or with the weights to start from.
+        class_counts: training pictures of each class.
+    """
+    model.gradient_checkpointing = config.checkpointing
+    objective = Supervised(model, config.objective, config.batch_augmentation, config.preprocessing, class_counts).to(
+        device
+    )
+    rate = config.averaging.rate
+    return RunState(
+        objective=objective,
+        optimizer=build_optimizer(objective, config.optimizer),
+        averaged=None if rate is None else Averaged(objective.model, rate),
+    )
