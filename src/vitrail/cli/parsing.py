@@ -113,19 +113,20 @@ def nested_dataclass(hint: Any) -> type | None:
 
 
 def _condensed(box: str) -> str:
-    """The first paragraph of tyro's framed message, in one line."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in box.splitlines()]
-    words: list[str] = []
-    for line in lines:
-        if line.startswith("╭"):
-            continue
-        text = line.strip("│").strip()
-        if not text or set(text) <= set("─╰╯"):
-            if words:
-                break
-            continue
-        words.append(text)
-    message = " ".join(words).removeprefix("Error parsing ")
+    """The first paragraph of tyro's message in one line, without its frame (or its ASCII rules) and its title."""
+    paragraphs: list[list[str]] = [[]]
+    for line in box.splitlines():
+        text = re.sub(r"\x1b\[[0-9;]*m", "", line).strip()
+        if text.startswith("╭"):
+            text = "─"  # the title stands in the frame
+        text = text.strip("│").strip()
+        if set(text) <= set("─╰╯-"):
+            paragraphs.append([])
+        else:
+            paragraphs[-1].append(text)
+    said = [" ".join(paragraph) for paragraph in paragraphs if paragraph]
+    is_framed = "╭" in box
+    message = said[0 if is_framed or len(said) == 1 else 1].removeprefix("Error parsing ")
     # "Missing from vitrail predict: MODEL A bundle, or the run folder around it. (required)"
     missing = re.fullmatch(r"Missing from [^:]*: (\S+) (.*?)\.? \(required\).*", message)
     if missing:
