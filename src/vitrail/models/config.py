@@ -67,7 +67,8 @@ class ViTConfig:
     head_dim: int | None = None  # None: width / num_heads
     mlp_size: int = 3072
     # "token": class token after the final norm. "gap": mean of the patch tokens after the final norm (big_vision).
-    # "avg": mean of the patch tokens, then the norm (timm's fc_norm). "map": attention pooling with a learned probe.
+    # "avg": mean of the patch tokens, then the norm (timm's fc_norm). "map": attention pooling of the patch tokens
+    # with a learned probe, after the final norm. Prefix tokens only count for "token".
     pooling: Pooling = "token"
     class_token: bool = True
     num_register_tokens: int = 0

@@ -42,7 +42,8 @@ def count_macs(config: ViTConfig) -> int:
         block += tokens * (2 * tokens - 1) * attention_width
     total = config.depth * block + _patch_embed_macs(config)
     if config.pooling == "map":
-        total += 2 * (tokens + 1) * width * attention_width + 2 * tokens * attention_width + mlp
+        patches = config.num_patches
+        total += 2 * (patches + 1) * width * attention_width + 2 * patches * attention_width + mlp
     if config.pre_logits_size is not None:
         total += width * config.pre_logits_size
     num_heads = 2 if config.distillation_token else 1

@@ -26,7 +26,7 @@ class Variant:
 
 # Ti, S, B, L: Steiner et al. 2021; H: Dosovitskiy et al. 2021; g, G: Zhai et al. 2022; e: Chen et al. 2022 (PaLI);
 # So400m: Alabdulmohsin et al. 2023; mu, M and the -opt shapes: big_vision.
-# ViT-b halves every hidden size of B (Dosovitskiy et al. 2021, section 4.3), its heads among them.
+# ViT-b halves every hidden size of B (Dosovitskiy et al. 2021, section 4.3): 12 heads still, each of half the width.
 SIZES = {
     "mu": ViTConfig(width=32, depth=1, num_heads=2, mlp_size=128),
     "Ti": ViTConfig(width=192, depth=12, num_heads=3, mlp_size=768),

@@ -176,7 +176,7 @@ class VisionTransformer(nn.Module):
         With a distillation token: the mean of the class and the distillation token.
         """
         if self.attn_pool is not None:
-            return self.attn_pool(tokens)
+            return self.attn_pool(tokens[:, self.config.num_prefix_tokens :])
         if self.config.distillation_token:
             return (tokens[:, 0] + tokens[:, 1]) / 2
         if self.config.pooling == "token":
@@ -266,10 +266,6 @@ def _patch_embed(config: ViTConfig) -> PatchEmbed:
     return PatchEmbed(config.stem_widths[-1], config.width, config.patch_kernel_size, backbone=stem)
 
 
-def _mlp(config: ViTConfig) -> Mlp:
-    return Mlp(config.width, config.mlp_size, activation=config.activation, dropout_rate=config.dropout_rate)
-
-
 def _block(config: ViTConfig, index: int) -> Block:
     attn = Attention(
         config.width,
@@ -282,7 +278,7 @@ def _block(config: ViTConfig, index: int) -> Block:
     )
     return Block(
         attn,
-        _mlp(config),
+        Mlp(config.width, config.mlp_size, activation=config.activation, dropout_rate=config.dropout_rate),
         width=config.width,
         style=config.block_style,
         layer_norm_eps=config.layer_norm_eps,
@@ -296,7 +292,7 @@ def _attention_pool(config: ViTConfig) -> AttentionPool:
         config.width,
         config.num_heads,
         config.attention_head_dim,
-        _mlp(config),
+        Mlp(config.width, config.mlp_size, activation=config.activation),
         layer_norm_eps=config.layer_norm_eps,
     )
 
