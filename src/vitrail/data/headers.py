@@ -188,55 +188,14 @@ def read_webp_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-_TIFF_TYPE_SIZES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-    17: 8,
-    18: 8,
-}
-# Size, layout, compression, colours and orientation: all tags that decide pixels (TIFF 6.0; 347: technical note 2).
-_PIXEL_TAGS = frozenset(
-    (
-        *range(254, 260),
-        262,
-        266,
-        273,
-        274,
-        277,
-        278,
-        279,
-        282,
-        283,
-        284,
-        292,
-        293,
-        296,
-        317,
-        320,
-        *range(322, 326),
-        332,
-        338,
-        339,
-        347,
-        *range(512, 522),
-        529,
-        530,
-        531,
-        532,
-    )
+# Bytes of a value by its type, 1 to 18 (TIFF 6.0, section 2; 16 to 18 are BigTIFF's).
+_TIFF_TYPE_SIZES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8), start=1))
+# Size, layout, compression, colours, orientation: all tags that decide pixels (TIFF 6.0; 347 from technical note 2).
+_LAYOUT_TAGS = frozenset({254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 282, 283, 284, 296})
+_CODING_TAGS = frozenset(
+    {292, 293, 317, 320, 322, 323, 324, 325, 332, 338, 339, 347, *range(512, 522), *range(529, 533)}
 )
+_PIXEL_TAGS = _LAYOUT_TAGS | _CODING_TAGS
 
 
 def bare_tiff(data: bytes, max_pixels: int) -> bytes:
