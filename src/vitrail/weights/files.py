@@ -24,8 +24,9 @@ _FOREIGN = {
     b"\x1f\x8b": "a gzip archive",
     b"\x89HDF": "an HDF5 file",
     b"\x93NUMPY": "a NumPy array",
-    b"(": "a Python pickle",
-    b"c": "a Python pickle",
+    b"(": "a Python pickle",  # protocol 0
+    b"cos\n": "a Python pickle",
+    b"cposix\n": "a Python pickle",
 }
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
@@ -57,13 +58,23 @@ def _require_safetensors(path: Path) -> None:
         return
     if not start:
         raise WeightsError(f"{path}: the file is empty")
+    kind = describe_foreign(path)
+    if kind is not None:
+        raise WeightsError(
+            f"{path}: {kind}, refused unread because reading one can run any code it holds;"
+            " ask for the weights as .safetensors"
+        )
+    raise WeightsError(f"{path}: not a safetensors file, or a damaged one")
+
+
+def describe_foreign(path: Path) -> str | None:
+    """What a file of another format is, by its first bytes alone; None where they tell nothing."""
+    with path.open("rb") as file:
+        start = file.read(8)
     for first_bytes, kind in _FOREIGN.items():
         if start.startswith(first_bytes):
-            raise WeightsError(
-                f"{path}: {kind}, refused unread because reading one can run any code it holds;"
-                " ask for the weights as .safetensors"
-            )
-    raise WeightsError(f"{path}: not a safetensors file, or a damaged one")
+            return kind
+    return None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
