@@ -1,0 +1,172 @@
+"""Pictures that are copies of one another although their files differ: re-encoded, resized, slightly cropped.
+
+Candidates come from locality-sensitive hashing (Charikar 2002, "Similarity estimation techniques from rounding
+algorithms"): thumbnails are put on the principal axes of the data set, and pairs that agree in all bits of one of
+`NUM_BANDS` bands are looked at. Each band is sorted and compares a picture with `WINDOW` followers, so the whole is
+O(N log N) however alike the pictures are.
+
+Each candidate pair is then judged on its thumbnails by what is left of their difference, as a share of their contrast,
+after the best change of brightness, shift and scale, taken as linear (the tangent distance of Simard et al. 1993).
+Small pictures have too little detail for that: every 1 is a shifted 1. They must agree as they are.
+
+MEASURED
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+THUMBNAIL_SIZE = 16  # pixels
+SMALL_SIDE = 32  # pixels; below it no shift or scale is allowed for
+MAX_RESIDUAL = 0.015  # share of the contrast; unrelated photographs of one kind begin at about 0.018
+MAX_SMALL_RESIDUAL = 0.002  # two handwritten digits of different people begin at about 0.004
+MIN_CONTRAST = 4.0  # levels of 255; flatter pictures are all alike, and only equal files count as copies
+
+NUM_BANDS = 24
+NUM_AXES = 32
+WINDOW = 16
+_FAR = 0.2  # share of the contrast on the axes alone; what is farther is not looked at
+_MAX_AXES_SAMPLES = 4096
+_CHUNK = 4096  # thumbnails or pairs at a time, to bound the memory
+
+
+def near_duplicates(thumbnails: np.ndarray, small: np.ndarray) -> list[tuple[int, ...]]:
+    """Groups of pictures that show the same.
+
+    Args:
+        thumbnails: (N, 16, 16, 3) uint8, the whole picture squashed.
+        small: (N,) bool, pictures with a side below SMALL_SIDE.
+    Returns:
+        tuples of two or more positions, ascending, no position in two groups. Every member is near the first of its
+        group, so that a long chain of slightly different pictures does not become one group.
+    """
+    varied = np.flatnonzero(_contrast(thumbnails) >= MIN_CONTRAST)
+    if len(varied) < 2:
+        return []
+    thumbnails, small = thumbnails[varied], small[varied]
+    pairs = _candidates(_on_axes(thumbnails))
+    left = residuals(thumbnails, pairs, small[pairs].any(axis=1))
+    near = left <= _allowed(small, pairs)
+    pairs, left = pairs[near], left[near]
+    groups = _around_leaders(thumbnails, small, pairs[np.argsort(left, kind="stable")])
+    return [tuple(varied[members].tolist()) for members in groups]
+
+
+def residuals(thumbnails: np.ndarray, pairs: np.ndarray, as_they_are: np.ndarray) -> np.ndarray:
+    """What is left of the difference of each pair, as a share of its contrast: 0 for equal, about 1 for unrelated.
+
+    Args:
+        thumbnails: (N, 16, 16, 3) uint8.
+        pairs: (P, 2) int64 positions.
+        as_they_are: (P,) bool: allow for brightness alone, not for shift and scale.
+    Returns:
+        (P,) float32.
+    """
+    found = np.empty(len(pairs), dtype=np.float32)
+    for start in range(0, len(pairs), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        first, second = (thumbnails[pairs[part, side]].astype(np.float32) for side in (0, 1))
+        found[part] = _residuals(first, second, as_they_are[part])
+    return found
+
+
+def _residuals(first: np.ndarray, second: np.ndarray, as_they_are: np.ndarray) -> np.ndarray:
+    difference = (second - first).reshape(len(first), -1)
+    difference -= difference.mean(axis=1, keepdims=True)
+    contrast = first.reshape(len(first), -1).std(axis=1) * second.reshape(len(second), -1).std(axis=1)
+    movable = np.flatnonzero(~as_they_are)
+    if len(movable):
+        tangents = _tangents((first[movable] + second[movable]) / 2)  # (pairs, 4, 768)
+        transposed = tangents.transpose(0, 2, 1)
+        squared = tangents @ transposed + np.eye(4, dtype=np.float32)  # flat pictures have no tangents to solve for
+        moves = np.linalg.solve(squared, tangents @ difference[movable, :, None])
+        # At most one pixel of the thumbnail: a sixteenth of the picture.
+        difference[movable] -= (transposed @ moves.clip(-1, 1))[:, :, 0]
+    result: np.ndarray = (difference**2).mean(axis=1) / (2 * contrast + 1e-6)
+    return result
+
+
+def _tangents(images: np.ndarray) -> np.ndarray:
+    """(P, 16, 16, 3) -> (P, 4, 768): how the pixels change with shift and scale, down and across."""
+    ramp = np.linspace(-1, 1, THUMBNAIL_SIZE, dtype=np.float32)
+    down, across = np.gradient(images, axis=1), np.gradient(images, axis=2)
+    changes = (down, down * ramp[:, None, None], across, across * ramp[:, None])
+    stacked = np.stack([change.reshape(len(images), -1) for change in changes], axis=1)
+    return stacked - stacked.mean(axis=2, keepdims=True)
+
+
+def _allowed(small: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    return np.where(small[pairs].any(axis=1), MAX_SMALL_RESIDUAL, MAX_RESIDUAL)
+
+
+def _contrast(thumbnails: np.ndarray) -> np.ndarray:
+    """Standard deviation of each thumbnail over its pixels, channel by channel: a plain red picture has none."""
+    contrast = np.empty(len(thumbnails), dtype=np.float32)
+    for start in range(0, len(thumbnails), _CHUNK):
+        chunk = thumbnails[start : start + _CHUNK].astype(np.float32)
+        contrast[start : start + _CHUNK] = np.sqrt(chunk.var(axis=(1, 2)).mean(axis=1))
+    return contrast
+
+
+def _normalized(thumbnails: np.ndarray) -> np.ndarray:
+    """(N, 768) float32 with mean 0 and length 1, whatever the brightness and contrast."""
+    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    flat -= flat.mean(axis=1, keepdims=True)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    return flat
+
+
+def _on_axes(thumbnails: np.ndarray) -> np.ndarray:
+    """(N, axes) float32: normalised thumbnails on the principal axes of the data set."""
+    chosen = np.unique(np.linspace(0, len(thumbnails) - 1, _MAX_AXES_SAMPLES).astype(np.int64))
+    sample = _normalized(thumbnails[chosen])
+    mean = sample.mean(axis=0)
+    _, axes = np.linalg.eigh((sample - mean).T @ (sample - mean))
+    axes = axes[:, ::-1][:, :NUM_AXES]
+    chunks = range(0, len(thumbnails), _CHUNK)
+    return np.concatenate([(_normalized(thumbnails[start : start + _CHUNK]) - mean) @ axes for start in chunks])
+
+
+def _candidates(points: np.ndarray) -> np.ndarray:
+    """(P, 2) int64, first < second: pairs that agree in all bits of some band and are not far on the axes."""
+    num_points = len(points)
+    scale = points.std(axis=0)
+    whitened = points / np.maximum(scale, 1e-3 * scale.max() + 1e-12)
+    band_bits = int(np.clip(np.log2(num_points), 6, 24))  # about one unrelated picture in each bucket
+    random = np.random.Generator(np.random.Philox(key=0))
+    found = []
+    for _ in range(NUM_BANDS):
+        projected = whitened @ random.standard_normal((points.shape[1], band_bits)).astype(np.float32)
+        codes = (projected > np.median(projected, axis=0)) @ (1 << np.arange(band_bits))
+        order = np.lexsort((projected[:, 0], codes))
+        for step in range(1, min(WINDOW + 1, num_points)):
+            ahead, behind = order[:-step], order[step:]
+            same = codes[ahead] == codes[behind]
+            if not same.any():
+                break
+            ahead, behind = ahead[same], behind[same]
+            near = ((points[ahead] - points[behind]) ** 2).sum(axis=1) <= 2 * _FAR
+            low, high = np.minimum(ahead[near], behind[near]), np.maximum(ahead[near], behind[near])
+            found.append(np.unique(low * num_points + high))
+    keys = np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+    return np.stack([keys // num_points, keys % num_points], axis=1)
+
+
+def _around_leaders(thumbnails: np.ndarray, small: np.ndarray, pairs: np.ndarray) -> list[list[int]]:
+    """Join pairs, nearest first, into groups whose members are all near the group's first picture."""
+    groups: dict[int, list[int]] = {}  # every member -> the list it shares with its group
+    for first, second in pairs.tolist():
+        one, other = groups.get(first, [first]), groups.get(second, [second])
+        if one is other:
+            continue
+        one, other = sorted((one, other))
+        if len(one) + len(other) > 2:
+            to_leader = np.array([(one[0], member) for member in other])
+            left = residuals(thumbnails, to_leader, small[to_leader].any(axis=1))
+            # The leader may be as far as two steps of the allowed size; a residual grows with the step's square.
+            if (left > 4 * _allowed(small, to_leader)).any():
+                continue
+        one.extend(other)
+        one.sort()
+        groups.update(dict.fromkeys(one, one))
+    return sorted({id(group): group for group in groups.values()}.values())
