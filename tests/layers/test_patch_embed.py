@@ -40,7 +40,7 @@ def test_the_embedding_is_one_matrix_applied_to_every_flat_patch() -> None:
 
 
 def test_a_patch_size_that_does_not_divide_the_picture_is_refused() -> None:
-    with pytest.raises(ValueError, match="patch_size 3 does not divide .* 8 x 9"):
+    with pytest.raises(ValueError, match=r"patch_size 3 does not divide .* 8 x 9"):
         patchify(torch.zeros(1, 3, 8, 9), 3)
 
 
