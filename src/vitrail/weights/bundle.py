@@ -80,8 +80,8 @@ def save_bundle(
     Returns:
         The config as written, with the checksums.
     Raises:
-        WeightsError: labels that do not fit the head, or weights that are not finite.
-        OSError: the folder cannot be written.
+        WeightsError: labels that do not fit the head, weights that are not finite, or a folder that cannot be
+            written.
     """
     _require_labels(config, "the bundle to be saved")
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
@@ -89,21 +89,28 @@ def save_bundle(
         if not bool(tensor.isfinite().all()):
             raise WeightsError(f"the bundle to be saved: '{name}' holds numbers that are not finite")
     copy = _build(config.model, tensors, "the bundle to be saved")
-    with new_folder(folder) as partial:
-        write_tensors(partial / WEIGHTS, tensors)
-        records = []
-        for number, (name, picture) in enumerate(samples, 1):
-            path = partial / "samples" / f"{number}.png"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(_as_png(name, picture, config.preprocessing))
-            logits = _logits(copy, path.read_bytes(), name, config.preprocessing)
-            records.append({"file": f"samples/{number}.png", "name": name, "logits": logits.tolist()})
-        (partial / SAMPLES).write_bytes(to_json({"tolerance": SAMPLE_TOLERANCE, "samples": records}))
-        written = sorted(path for path in partial.rglob("*") if path.is_file())
-        config = replace(config, files={path.relative_to(partial).as_posix(): sha256_of(path) for path in written})
-        plain = to_dict(config)
-        (partial / CONFIG).write_bytes(to_json({**plain, _CONFIG_SHA256: _sha256_of_values(plain)}))
-        (partial / CARD).write_text(model_card(config), encoding="utf-8", errors="backslashreplace")
+    try:
+        with new_folder(folder) as partial:
+            config = _fill(partial, copy, config, samples)
+    except OSError as error:
+        raise WeightsError(f"{folder}: the bundle could not be saved ({error.strerror or error})") from error
+    return config
+
+
+def _fill(folder: Path, model: VisionTransformer, config: BundleConfig, samples: Sequence[Sample]) -> BundleConfig:
+    write_tensors(folder / WEIGHTS, model.state_dict())
+    (folder / "samples").mkdir()
+    pictures = [(name, _as_png(name, picture, config.preprocessing)) for name, picture in samples]
+    records = []
+    for number, ((name, png), logits) in enumerate(zip(pictures, _logits(model, pictures, config.preprocessing)), 1):
+        (folder / "samples" / f"{number}.png").write_bytes(png)
+        records.append({"file": f"samples/{number}.png", "name": name, "logits": logits.tolist()})
+    (folder / SAMPLES).write_bytes(to_json({"tolerance": SAMPLE_TOLERANCE, "samples": records}))
+    written = sorted(path for path in folder.rglob("*") if path.is_file())
+    config = replace(config, files={path.relative_to(folder).as_posix(): sha256_of(path) for path in written})
+    plain = json.loads(to_json(to_dict(config)))  # as it will be read: keys are strings, tuples lists
+    (folder / CONFIG).write_bytes(to_json({**plain, _CONFIG_SHA256: _sha256_of_values(plain)}))
+    (folder / CARD).write_text(model_card(config), encoding="utf-8", errors="backslashreplace")
     return config
 
 
@@ -253,13 +260,13 @@ def _as_png(name: str, picture: npt.NDArray[np.uint8] | bytes, preprocessing: Pr
 
 
 @torch.inference_mode()
-def _logits(model: VisionTransformer, png: bytes, name: str, preprocessing: Preprocessing) -> Tensor:
-    """(K,) for one encoded picture."""
-    transform = EvaluationTransform(preprocessing)
-    pixels = transform(open_picture(png, name), np.random.default_rng(0))  # draws nothing
-    images = normalize(torch.from_numpy(pixels)[None], preprocessing)
-    with torch.autocast("cpu", enabled=False):
-        return model(images)[0]
+def _logits(model: VisionTransformer, pictures: list[tuple[str, bytes]], preprocessing: Preprocessing) -> Tensor:
+    """(pictures, K) for (name, encoded picture) each."""
+    if not pictures:
+        return torch.empty(0, model.config.num_classes)
+    transform, unused = EvaluationTransform(preprocessing), np.random.default_rng(0)
+    pixels = np.stack([transform(open_picture(png, name), unused) for name, png in pictures])
+    return model(normalize(torch.from_numpy(pixels), preprocessing))
 
 
 def _require_same_answers(model: VisionTransformer, config: BundleConfig, folder: Path) -> None:
@@ -270,11 +277,9 @@ def _require_same_answers(model: VisionTransformer, config: BundleConfig, folder
         tolerance = float(record["tolerance"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path}: damaged ({error})") from error
-    for name, expected in samples:
-        try:
-            found = _logits(model, (folder / name).read_bytes(), name, config.preprocessing)
-        except (OSError, ImageError) as error:
-            raise WeightsError(f"{folder / name}: the sample picture cannot be read ({error})") from error
+    for (name, expected), found in zip(
+        samples, _answers(model, folder, [name for name, _ in samples], config), strict=True
+    ):
         if found.shape != expected.shape:
             raise WeightsError(f"{path}: {len(expected)} logits for {name}, the model gives {len(found)}")
         largest = float((found - expected).abs().max())
@@ -283,3 +288,19 @@ def _require_same_answers(model: VisionTransformer, config: BundleConfig, folder
                 f"{folder / name}: the model no longer gives the logits it was saved with (off by {largest:.3g});"
                 " its weights, its preprocessing or this version of vitrail is another"
             )
+
+
+def _answers(model: VisionTransformer, folder: Path, names: list[str], config: BundleConfig) -> Tensor:
+    """(names, K) logits of the pictures of those names in the bundle."""
+    pictures = []
+    for name in names:
+        if name not in config.files:
+            raise WeightsError(f"{folder / SAMPLES}: names {name!r}, which {CONFIG} does not list")
+        try:
+            pictures.append((name, (folder / name).read_bytes()))
+        except OSError as error:
+            raise WeightsError(f"{folder / name}: cannot be read ({error.strerror})") from error
+    try:
+        return _logits(model, pictures, config.preprocessing)
+    except ImageError as error:
+        raise WeightsError(f"{folder / error.name}: the sample picture cannot be read ({error.cause})") from error

@@ -91,8 +91,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         place = tensor.untyped_storage().data_ptr()
         whole[name] = tensor.clone() if place in seen else tensor
         seen.add(place)
+    path.touch()
+    mode = path.stat().st_mode  # as the user's umask says; safetensors itself would let nobody else read the file
     try:
         safetensors.torch.save_file(whole, path)
+        path.chmod(mode)
     except SafetensorError as error:
         raise OSError(str(error)) from error
 
