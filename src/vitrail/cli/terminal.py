@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 15.0  # between two plain lines of one phase
 
-# How the known values are said; others appear under their own name.
+# What a person follows, in this order; other values are for metrics.jsonl.
 _VALUE_FORMATS: dict[str, Callable[[float], str]] = {
     "images_per_second": lambda value: f"{value:,.0f} img/s",
-    "loss": lambda value: f"loss {value:.3f}",
-    "validation_accuracy": lambda value: f"validation {value:.1%}",
-    "learning_rate": lambda value: f"learning rate {value:.2g}",
-    "epoch": lambda value: f"epoch {value:.1f}",
+    "train_loss": lambda value: f"loss {value:.3f}",
+    "validation_accuracy": lambda value: f"validation {100 * value:.1f} %",
 }
 
 
@@ -157,11 +155,7 @@ class Terminal:
         self._values = {}
 
     def _facts(self) -> list[str]:
-        return [
-            _VALUE_FORMATS[name](value) if name in _VALUE_FORMATS else f"{name.replace('_', ' ')} {value:.4g}"
-            for name, value in self._values.items()
-            if name != "seconds_left"
-        ]
+        return [said(self._values[name]) for name, said in _VALUE_FORMATS.items() if name in self._values]
 
     def _seconds_left(self, progress: Progress) -> float | None:
         if "seconds_left" in self._values:

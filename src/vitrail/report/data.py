@@ -56,7 +56,7 @@ class ReportData:
     """Everything on the page. Whatever is empty is left out of it.
 
     `history` holds rows as metrics.jsonl does: "step", and any of "epoch", "loss", "learning_rate",
-    "validation_accuracy", "validation_loss"; rows may hold only some of them.
+    "validation_accuracy", "validation_loss"; a row of an evaluation may lack the epoch, which is then that of its step.
     """
 
     title: str  # of the run: "clothing-photos"
