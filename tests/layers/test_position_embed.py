@@ -139,6 +139,11 @@ def test_a_relative_logit_is_the_query_times_the_vector_of_the_offset() -> None:
             torch.testing.assert_close(logits[:, :, asks, answers], expected)
 
 
+def test_a_part_of_the_sequence_has_no_relative_positions() -> None:
+    with pytest.raises(ValueError, match="3 tokens have no relative positions in a table of 7 offsets"):
+        RelativePositions(4, 6)(torch.zeros(1, 1, 3, 6))
+
+
 def test_prefix_tokens_without_a_position_get_zeros_behind_those_with_one() -> None:
     table = torch.ones(1, 1 + 4, 2)
     spread = spread_positions(table, 1, 3)

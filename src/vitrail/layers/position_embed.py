@@ -106,8 +106,16 @@ class RelativePositions(nn.Module):
         nn.init.normal_(self.table, std=0.02, generator=generator)
 
     def forward(self, query: Tensor) -> Tensor:
-        """(batch, heads, tokens, head_dim) -> logits to add, (batch, heads, tokens, tokens), already scaled."""
+        """(batch, heads, tokens, head_dim) -> logits to add, (batch, heads, tokens, tokens), already scaled.
+
+        Raises:
+            ValueError: another number of tokens than the table was made for; their places would be unknown.
+        """
         num_tokens = query.shape[2]
+        if 2 * num_tokens - 1 != self.table.shape[0]:
+            raise ValueError(
+                f"{num_tokens} tokens have no relative positions in a table of {self.table.shape[0]} offsets"
+            )
         by_offset = (query * query.shape[-1] ** -0.5) @ self.table.t()  # (batch, heads, tokens, 2 tokens - 1)
         place = torch.arange(num_tokens, device=query.device)
         offset = place[:, None] - place[None, :] + num_tokens - 1  # query's place minus key's, from 0
