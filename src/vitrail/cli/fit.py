@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
-from vitrail.cli.output import write_json, write_line
-from vitrail.cli.parsing import UsageError, parse
+from vitrail.cli.parsing import UsageError, parse, typed
 from vitrail.cli.terminal import Terminal
 
 
@@ -19,7 +18,7 @@ class Fit:
     """A folder (PHOTOS/<class>/... or PHOTOS/{train,val,test}/<class>/...), a .csv or .parquet with path,label[,split],
     "digits", or "hf:NAME"."""
     minutes: float | None = None
-    """A budget for training: the schedule is planned from a measured trial of a few steps."""
+    """A budget for the whole command: the schedule is planned from a measured trial of a few steps."""
     weights: str | None = None
     """A bundle, or the run folder around it, to start from."""
     out: str | None = None
@@ -32,6 +31,8 @@ class Fit:
     """Of the weights, the order and the variation of the pictures."""
     resume: str | None = None
     """A run folder to go on with, exactly where it stopped; excludes everything else."""
+    tensorboard: bool = False
+    """Write for TensorBoard as well."""
     json: bool = False
     """The result as JSON."""
 
@@ -42,6 +43,7 @@ def run(arguments: list[str]) -> int:
         raise UsageError(
             "name the pictures (`vitrail fit PHOTOS`) or a run to go on with (`vitrail fit --resume RUN`)."
         )
+    from vitrail.cli.finish import finish
     from vitrail.tasks.fit import FitConfig, fit, resume
     from vitrail.training.events import Events
 
@@ -57,11 +59,7 @@ def run(arguments: list[str]) -> int:
                 strict=command.strict,
                 balance=command.balance,
                 seed=command.seed,
+                tensorboard=command.tensorboard,
             )
-            result = fit(config, events)
-    if command.json:
-        write_json(result.to_json())
-    else:
-        for line in result.describe():
-            write_line(line)
-    return 0
+            result = fit(config, events, typed("fit", arguments))
+    return finish(result, command.json)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import re
+import shlex
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -78,6 +79,11 @@ def _ask_tyro(
         if not stop.code:
             raise
         raise UsageError(f"{_condensed(said.getvalue())} See `{prog} --help`.") from None
+
+
+def typed(command: str, arguments: Sequence[str]) -> str:
+    """The command line as one can type it again."""
+    return shlex.join(["vitrail", command, *arguments])
 
 
 def refuse(unknown: Sequence[str], known: Sequence[str], prog: str) -> None:

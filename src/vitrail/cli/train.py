@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitrail.cli.output import write_columns, write_json, write_line
 from vitrail.cli.overrides import override
-from vitrail.cli.parsing import UsageError, option_names, parse_known, refuse
+from vitrail.cli.parsing import UsageError, option_names, parse_known, refuse, typed
 from vitrail.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -56,22 +57,17 @@ def run(arguments: list[str]) -> int:
     if wants_help:
         rest = ["--help"]
     config = _from_file(command, rest) if command.config else _from_recipe(recipe, command, rest)
+    from vitrail.cli.finish import finish
     from vitrail.tasks.train import train
     from vitrail.training.events import Events
 
     with Events(Terminal()) as events:
-        result = train(config, command.out, events)
-    if command.json:
-        write_json(result.to_json())
-    else:
-        for line in result.describe():
-            write_line(line)
-    return 0
+        result = train(config, command.out, events, typed("train", arguments))
+    return finish(result, command.json)
 
 
 def _from_file(command: Train, rest: list[str]) -> TrainConfig:
     import json
-    from pathlib import Path
 
     from vitrail.configuration import from_dict
     from vitrail.errors import ConfigError
@@ -111,7 +107,15 @@ def _from_recipe(name: str, command: Train, rest: list[str]) -> TrainConfig:
         raise UsageError(f"--data is missing: name the pictures (`{prog} --data PHOTOS`).")
     from vitrail.tasks.train import situation
 
-    return override(recipe(situation(DataConfig(source=command.data), command.weights)), rest, prog)
+    real = situation(DataConfig(source=command.data))
+    if command.weights is not None:
+        from vitrail.weights.bundle import load_bundle
+
+        brought = load_bundle(command.weights).config
+        path = str(Path(command.weights).absolute())
+        real = replace(real, start=StartingWeights(path, brought.model, brought.preprocessing))
+        rest[0] = f"--weights={path}"
+    return override(recipe(real), rest, prog)
 
 
 def _list(as_json: bool) -> None:
