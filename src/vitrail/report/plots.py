@@ -12,7 +12,7 @@ from vitrail.report.markup import escape
 
 # Units are those of the page at its usual width: text of 11 stays readable, because no plot is drawn wider than this.
 WIDTH, HEIGHT = 340, 210
-LEFT, RIGHT, TOP, BOTTOM = 42, 12, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 48, 10, 12, 30
 MAX_POINTS = 240
 
 Format = Callable[[float], str]
@@ -80,7 +80,8 @@ def line_plot(
     xs = [x for x, _ in points]
     ys = [y for _, y in points] + ([floor[0]] if floor else []) + ([mark[1]] if mark else [])
     ticks = round_ticks(0.0 if from_zero else min(ys), max(ys), 4)
-    x_scale = Scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    begin = 0.0 if 0 <= min(xs) < 0.1 * max(xs) else min(xs)
+    x_scale = Scale(begin, max(xs), LEFT, WIDTH - RIGHT)
     y_scale = Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
     parts = [_axes(x_scale, y_scale, x_label, lambda value: f"{value:,g}", y_format)]
     if floor:

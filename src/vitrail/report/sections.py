@@ -14,6 +14,7 @@ from vitrail.report.markup import escape, name, picture
 from vitrail.report.plots import line_plot, reliability_plot
 
 MATRIX_CLASSES = 30  # larger matrices are no picture any more: the most frequent confusions are listed instead
+NARROW_MATRIX = 14  # up to so many classes, the table of classes fits beside the matrix
 TABLE_CLASSES = 100  # of more classes, the table shows the hardest
 NUM_CONFUSIONS = 12
 NUM_MISTAKES = 24
@@ -24,21 +25,23 @@ MISTAKE_SIZE, THUMBNAIL_SIZE = 224, 128  # pixels
 
 def data(report: ReportData) -> str:
     """How many pictures of each class in each split, and what the check found."""
-    parts = []
-    if report.split_counts:
-        totals = ", ".join(f"{sum(counts):,} for {escape(split)}" for split, counts in report.split_counts.items())
-        parts.append(f'<p class="lead">{totals}. Test pictures were never seen in training.</p>')
-        parts.append(_counts(report))
-    if report.findings:
-        order = {"error": 0, "warning": 1, "note": 2}
-        ranked = sorted(report.findings, key=lambda finding: order[finding.severity])
-        items = "".join(_finding(finding) for finding in ranked[:NUM_FINDINGS])
-        more = len(ranked) - NUM_FINDINGS
-        tail = f"<p>and {more:,} more; <code>vitrail check</code> tells them all.</p>" if more > 0 else ""
-        parts.append(f'<h3>What the check found</h3><ul class="findings">{items}</ul>{tail}')
-    elif report.split_counts:
-        parts.append("<p>The check found nothing that would harm training.</p>")
-    return "\n".join(parts)
+    if not report.split_counts and not report.findings:
+        return ""
+    order = {"error": 0, "warning": 1, "note": 2}
+    ranked = sorted(report.findings, key=lambda finding: order[finding.severity])
+    items = "".join(_finding(finding) for finding in ranked[:NUM_FINDINGS])
+    more = len(ranked) - NUM_FINDINGS
+    tail = f"<p>and {more:,} more; <code>vitrail check</code> tells them all.</p>" if more > 0 else ""
+    found = f'<ul class="findings">{items}</ul>{tail}' if items else "<p>Nothing that would harm training.</p>"
+    found = f"<div><h3>What the check found</h3>{found}</div>"
+    if not report.split_counts:
+        return found
+    purposes = {"train": "training", "test": "testing"}
+    totals = ", ".join(
+        f"{sum(counts):,} for {escape(purposes.get(split, split))}" for split, counts in report.split_counts.items()
+    )
+    lead = f'<p class="lead">{totals}. The model has learnt from the training pictures alone.</p>'
+    return f'{lead}<div class="two wide-right">{_counts(report)}{found}</div>'
 
 
 def _counts(report: ReportData) -> str:
@@ -86,7 +89,10 @@ def _finding(finding: DataFinding) -> str:
 def _thumbnail(thumbnail: Thumbnail) -> str:
     note = f"<p>{escape(thumbnail.note)}</p>" if thumbnail.note else ""
     shown = picture(thumbnail.picture, thumbnail.key, THUMBNAIL_SIZE)
-    return f'<div class="thumb"><div class="frame">{shown}</div>{note}<p class="key">{name(thumbnail.key)}</p></div>'
+    return (
+        f'<div class="thumb" title="{escape(thumbnail.key)}"><div class="frame">{shown}</div>{note}'
+        f'<p class="key">{name(thumbnail.key)}</p></div>'
+    )
 
 
 def training(report: ReportData) -> str:
@@ -152,7 +158,7 @@ def _best(report: ReportData, accuracy: Sequence[tuple[float, float]]) -> tuple[
 
 
 def _figure(title: str, about: str, plot: str) -> str:
-    return f'<figure class="card"><figcaption>{title}<span>{about}</span></figcaption>{plot}</figure>'
+    return f'<figure class="card"><figcaption>{title}<span>{about}</span></figcaption><div>{plot}</div></figure>'
 
 
 def classes(report: ReportData) -> str:
@@ -160,32 +166,34 @@ def classes(report: ReportData) -> str:
     test = report.test
     if test.num_pictures == 0:
         return ""
-    parts = []
-    if 2 <= len(test.classes) <= MATRIX_CLASSES:
-        parts.append(
-            '<p class="lead">Each row holds the test pictures of one class, each column what the model called them.'
-            " Blue on the diagonal is right; red is wrong, the redder the larger the share of its row.</p>"
-        )
-        parts.append(f'<div class="card">{_scroll(_matrix(test), "Confusion matrix")}</div>')
-    elif test.confusions:
-        rows = "".join(
-            f'<tr><th scope="row">{name(test.classes[label])}</th><td>{name(test.classes[prediction])}</td>'
-            f"<td>{count:,}</td></tr>"
-            for label, prediction, count in test.confusions[:NUM_CONFUSIONS]
-        )
-        table = (
-            '<table class="plain"><thead><tr><th scope="col">class</th><th scope="col">called</th>'
-            f'<th scope="col">pictures</th></tr></thead><tbody>{rows}</tbody></table>'
-        )
-        parts.append(
-            f'<h3>Most frequent confusions</h3><div class="card">{_scroll(table, "Most frequent confusions")}</div>'
-        )
-    parts.append(
-        "<h3>Every class</h3><p>Recall: how many of its pictures were found. Precision: how many of the pictures called"
-        " so are so. F1 is their harmonic mean.</p>"
+    table = _class_table(test)
+    explained = (
+        "<p>Recall: how many of its pictures were found. Precision: how many of the pictures called so are so."
+        " F1 is the harmonic mean of the two.</p>"
     )
-    parts.append(_class_table(test))
-    return "\n".join(parts)
+    if 2 <= len(test.classes) <= MATRIX_CLASSES:
+        lead = (
+            '<p class="lead">Each row of the coloured table holds the test pictures of one class, each column what the'
+            " model called them. Blue is right; red is wrong, the redder the larger its share of the row.</p>"
+        )
+        matrix = f'<div class="card">{_scroll(_matrix(test), "Confusion matrix")}</div>'
+        columns = "two by-size" if len(test.classes) <= NARROW_MATRIX else "grid one"
+        return f'{lead}<div class="{columns}">{matrix}<div>{table}</div></div>{explained}'
+    confusions = f"<h3>Most frequent confusions</h3>{_confusions(test)}" if test.confusions else ""
+    return f"{explained}{table}{confusions}"
+
+
+def _confusions(test: Evaluation) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{name(test.classes[label])}</th><td>{name(test.classes[prediction])}</td>'
+        f"<td>{count:,}</td></tr>"
+        for label, prediction, count in test.confusions[:NUM_CONFUSIONS]
+    )
+    table = (
+        '<table class="plain"><thead><tr><th scope="col">class</th><th scope="col">called</th>'
+        f'<th scope="col">pictures</th></tr></thead><tbody>{rows}</tbody></table>'
+    )
+    return f'<div class="card">{_scroll(table, "Most frequent confusions")}</div>'
 
 
 def _matrix(test: Evaluation) -> str:
@@ -280,7 +288,7 @@ def _mistake(mistake: Mistake) -> str:
     shown = picture(mistake.picture, alt, MISTAKE_SIZE)
     return (
         f'<li class="shot"><div class="frame">{shown}</div><div>'
-        f'<p>called <span class="said">{name(mistake.predicted)}</span> {words.percent(mistake.probability, 0)}</p>'
+        f'<p>called <span class="said">{name(mistake.predicted)}</span> {escape(words.probability(mistake.probability))}</p>'
         f'<p>is <b>{name(mistake.true)}</b></p><p class="key">{name(mistake.key)}</p></div></li>'
     )
 
@@ -309,11 +317,7 @@ def making(report: ReportData) -> str:
         parts.append(f"<pre>{escape(report.command)}</pre>")
     pairs = [(phase, words.duration(seconds)) for phase, seconds in report.durations.items()]
     columns = [("Time", pairs), ("Made with", list(report.environment.items()))]
-    cards = "".join(
-        f'<div class="card"><h3 style="margin-top:0">{title}</h3>{_pairs(rows)}</div>'
-        for title, rows in columns
-        if rows
-    )
+    cards = "".join(f'<div class="card"><h3>{title}</h3>{_pairs(rows)}</div>' for title, rows in columns if rows)
     if cards:
         parts.append(f'<div class="grid">{cards}</div>')
     if report.config:

@@ -18,6 +18,11 @@ def percent(share: float, digits: int = 1) -> str:
     return "\u2013" if share != share else f"{100 * share:.{digits}f}{NBSP}%"
 
 
+def probability(share: float) -> str:
+    """ "97 %", and never "100 %" for what is not certain."""
+    return f">{NBSP}99{NBSP}%" if 0.995 <= share < 1 else percent(share, 0)
+
+
 def in_pictures(share: float) -> str:
     """ "about 7 of 10"; in hundreds near the ends, where tenths would say nothing."""
     for whole in (10, 100, 1000):
@@ -48,14 +53,14 @@ def p_value(value: float) -> str:
 def verdict(comparison: Comparison, floor: str) -> str:
     """Whether training beat the floor, with the two counts that decide it. `floor` as in "the ridge classifier"."""
     counts = (
-        f"{pictures(comparison.only_model)} only the model got right, {comparison.only_floor:,} only {floor}"
+        f"{pictures(comparison.only_model)} only the model got right, {comparison.only_floor:,} only {floor} did"
         f" ({p_value(comparison.p_value)}, exact McNemar test)"
     )
     if comparison.verdict == "beat":
-        return f"Training beat {floor}: there were {counts}. Luck alone hardly ever does that."
+        return f"Training beat {floor}: {counts}. Luck alone hardly ever does that."
     if comparison.verdict == "did not beat":
-        return f"Training did not beat {floor}, which is the better of the two: there were {counts}."
-    return f"Between the model and {floor} there is no clear difference: there were {counts}, as luck alone can do."
+        return f"Training did not beat {floor}, which is clearly the better of the two: {counts}."
+    return f"Between the model and {floor} there is no clear difference: {counts}. Luck alone can do that."
 
 
 def rough(evaluation: Evaluation) -> str:
