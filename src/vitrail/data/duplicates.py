@@ -25,7 +25,7 @@ MIN_CONTRAST = 4.0  # levels of 255; flatter pictures are all alike, and only eq
 NUM_BANDS = 24
 NUM_AXES = 32
 WINDOW = 16
-_FAR = 0.2  # share of the contrast on the axes alone; what is farther is not looked at
+_FAR = 0.1  # share of the contrast on the axes alone; what is farther is not looked at
 _MAX_AXES_SAMPLES = 4096
 _CHUNK = 4096  # thumbnails or pairs at a time, to bound the memory
 
@@ -44,7 +44,7 @@ def near_duplicates(thumbnails: np.ndarray, small: np.ndarray) -> list[tuple[int
     if len(varied) < 2:
         return []
     thumbnails, small = thumbnails[varied], small[varied]
-    pairs = _candidates(_on_axes(thumbnails))
+    pairs = _candidates(_on_axes(thumbnails), small)
     left = residuals(thumbnails, pairs, small[pairs].any(axis=1))
     near = left <= _allowed(small, pairs)
     pairs, left = pairs[near], left[near]
@@ -71,9 +71,8 @@ def residuals(thumbnails: np.ndarray, pairs: np.ndarray, as_they_are: np.ndarray
 
 
 def _residuals(first: np.ndarray, second: np.ndarray, as_they_are: np.ndarray) -> np.ndarray:
-    difference = (second - first).reshape(len(first), -1)
-    difference -= difference.mean(axis=1, keepdims=True)
     contrast = first.reshape(len(first), -1).std(axis=1) * second.reshape(len(second), -1).std(axis=1)
+    difference = _centred(second - first)
     movable = np.flatnonzero(~as_they_are)
     if len(movable):
         tangents = _tangents((first[movable] + second[movable]) / 2)  # (pairs, 4, 768)
@@ -91,8 +90,13 @@ def _tangents(images: np.ndarray) -> np.ndarray:
     ramp = np.linspace(-1, 1, THUMBNAIL_SIZE, dtype=np.float32)
     down, across = np.gradient(images, axis=1), np.gradient(images, axis=2)
     changes = (down, down * ramp[:, None, None], across, across * ramp[:, None])
-    stacked = np.stack([change.reshape(len(images), -1) for change in changes], axis=1)
-    return stacked - stacked.mean(axis=2, keepdims=True)
+    return np.stack([_centred(change) for change in changes], axis=1)
+
+
+def _centred(images: np.ndarray) -> np.ndarray:
+    """(P, ...) -> (P, 768) with mean 0 each, whatever the brightness."""
+    flat = images.reshape(len(images), -1)
+    return np.asarray(flat - flat.mean(axis=1, keepdims=True))
 
 
 def _allowed(small: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -127,7 +131,7 @@ def _on_axes(thumbnails: np.ndarray) -> np.ndarray:
     return np.concatenate([(_normalized(thumbnails[start : start + _CHUNK]) - mean) @ axes for start in chunks])
 
 
-def _candidates(points: np.ndarray) -> np.ndarray:
+def _candidates(points: np.ndarray, small: np.ndarray) -> np.ndarray:
     """(P, 2) int64, first < second: pairs that agree in all bits of some band and are not far on the axes."""
     num_points = len(points)
     scale = points.std(axis=0)
@@ -145,7 +149,9 @@ def _candidates(points: np.ndarray) -> np.ndarray:
             if not same.any():
                 break
             ahead, behind = ahead[same], behind[same]
-            near = ((points[ahead] - points[behind]) ** 2).sum(axis=1) <= 2 * _FAR
+            # The distance on the axes never exceeds twice the residual of pictures that may not be moved.
+            far = np.where(small[ahead] | small[behind], MAX_SMALL_RESIDUAL, _FAR)
+            near = ((points[ahead] - points[behind]) ** 2).sum(axis=1) <= 2 * far
             low, high = np.minimum(ahead[near], behind[near]), np.maximum(ahead[near], behind[near])
             found.append(np.unique(low * num_points + high))
     keys = np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
