@@ -215,8 +215,8 @@ def _matrix(test: Evaluation) -> str:
 def _cell(count: int, total: int, is_right: bool) -> str:
     share = count / total if total else 0.0
     shade = share if is_right else math.sqrt(share)
-    # No shade between 0.72 and 0.88: neither dark nor white figures would stand out on it.
-    alpha = 0.08 + 0.64 * shade / 0.75 if shade < 0.75 else 0.88 + 0.12 * (shade - 0.75) / 0.25
+    # No shade between 0.70 and 0.88: neither dark nor white figures would stand out on it.
+    alpha = 0.08 + 0.62 * shade / 0.75 if shade < 0.75 else 0.88 + 0.12 * (shade - 0.75) / 0.25
     kind = "right" if is_right else "wrong"
     kind += " zero" if count == 0 else " strong" if shade >= 0.75 else ""
     return f'<td class="{kind}" style="--a:{alpha:.2f}">{count:,}</td>'
@@ -286,9 +286,10 @@ def mistakes(report: ReportData) -> str:
 def _mistake(mistake: Mistake) -> str:
     alt = f"{mistake.key}: a {mistake.true}, called {mistake.predicted}"
     shown = picture(mistake.picture, alt, MISTAKE_SIZE)
+    sure = escape(words.probability(mistake.probability))
     return (
         f'<li class="shot"><div class="frame">{shown}</div><div>'
-        f'<p>called <span class="said">{name(mistake.predicted)}</span> {escape(words.probability(mistake.probability))}</p>'
+        f'<p>called <span class="said">{name(mistake.predicted)}</span> {sure}</p>'
         f'<p>is <b>{name(mistake.true)}</b></p><p class="key">{name(mistake.key)}</p></div></li>'
     )
 

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitrail.evaluators.calibration import reliability_bins
+from vitrail.report.plots import HEIGHT, MAX_POINTS, WIDTH, line_plot, reliability_plot, round_ticks, thin
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(3, 6))
+def test_ticks_are_few_and_hold_the_values(low: float, span: float, num: int) -> None:
+    ticks = round_ticks(low, low + span, num)
+    slack = 1e-6 * (abs(low) + span)
+    assert ticks[0] <= low + slack
+    assert ticks[-1] >= low + span - slack
+    assert 2 <= len(ticks) <= num + 3
+
+
+def test_thinning_keeps_the_level_and_the_ends_of_a_curve() -> None:
+    points = [(float(x), 5.0 + (x % 2)) for x in range(10_000)]
+    thinned = thin(points)
+    assert len(thinned) == MAX_POINTS
+    assert np.mean([y for _, y in thinned]) == pytest.approx(5.5, abs=0.01)
+    assert thin(points[:7]) == points[:7]
+
+
+@pytest.mark.parametrize(
+    "points", [[(0.0, 1.0)], [(1.0, 2.0), (2.0, 2.0)], [(float(x), 1 / (x + 1)) for x in range(500)]]
+)
+def test_a_curve_stays_inside_its_frame(points: list[tuple[float, float]]) -> None:
+    plot = line_plot(
+        points, label="<loss> & more", x_label="epoch", y_format=str, css_class="loss", floor=(0.3, "floor"),
+        mark=(*points[-1], "kept"),
+    )  # fmt: skip
+    root = ElementTree.fromstring(plot)
+    assert root.attrib["aria-label"] == "<loss> & more"
+    for x, y in re.findall(r"([\d.-]+),([\d.-]+)", plot):
+        assert 0 <= float(x) <= WIDTH
+        assert 0 <= float(y) <= HEIGHT
+
+
+def test_reliability_has_a_bar_for_each_bin_that_is_used() -> None:
+    labels = np.array([0, 0, 1])
+    bins = reliability_bins(labels, np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]]))
+    root = ElementTree.fromstring(reliability_plot(bins, "reliability"))
+    bars = [element for element in root if element.attrib.get("class") == "bar"]
+    assert len(bars) == 2
