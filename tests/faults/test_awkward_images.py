@@ -205,6 +205,8 @@ def test_hostile_files_are_refused_in_little_memory_and_time(tmp_path: Path) -> 
     assert "more than 100 scans" in answers["jpeg-scans"]["cause"]
     assert "above the limit" in answers["tiff-tile"]["cause"]
     assert "1000000 strips" in answers["tiff-strips"]["cause"]
+    assert "16777216x16777216" in answers["webp-canvas"]["cause"]
+    assert "16384x16384" in answers["webp-lossless"]["cause"]
     assert "65535x65535" in answers["jpeg-size"]["cause"]
     assert "claim more data" in answers["tiff-same-tags"]["cause"]
 

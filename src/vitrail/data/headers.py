@@ -176,14 +176,12 @@ def read_orientation(exif: bytes) -> int:
 def read_webp_size(data: bytes) -> tuple[int, int] | None:
     """(height, width) of the canvas, which libwebp allocates as soon as a file is opened; None where unknown."""
     kind, body = data[12:16], data[20:30]
-    if len(body) < 10:
-        return None
-    if kind == b"VP8X":
-        return int.from_bytes(body[7:10], "little") + 1, int.from_bytes(body[4:7], "little") + 1
-    if kind == b"VP8L":
+    if kind == b"VP8L" and len(body) >= 5:
         bits = int.from_bytes(body[1:5], "little")
         return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
-    if kind == b"VP8 ":
+    if kind == b"VP8X" and len(body) == 10:
+        return int.from_bytes(body[7:10], "little") + 1, int.from_bytes(body[4:7], "little") + 1
+    if kind == b"VP8 " and len(body) == 10:
         return int.from_bytes(body[8:10], "little") & 0x3FFF, int.from_bytes(body[6:8], "little") & 0x3FFF
     return None
 

@@ -16,7 +16,8 @@ How pixels are made:
 What is refused, before any decoding: what is no regular file (without waiting on a pipe), more bytes or pixels than
 `ImageLimits`, formats outside its list, and headers that claim absurd work (`headers.py`). A truncated picture is
 refused whole; damage inside JPEG data that leaves its length right is not detectable. Time and memory are bounded by
-the limits: about 12 bytes per pixel at the peak, 20 for progressive JPEGs and WebP.
+the limits: decoding takes at its peak 10 bytes per pixel for most pictures (measured), 13 for progressive JPEGs and up
+to 18 for transparent ones, WebP and floats, so 1.2 GB at 64 megapixels.
 
 JPEGs go through simplejpeg where it is installed (YCbCr and grey ones), else through Pillow. Both are libjpeg-turbo
 with its accurate DCT and smooth upsampling: over 160 photographs at all four DCT scales their pixels were equal
