@@ -1,0 +1,53 @@
+"""Recipes by name: functions from a situation to a full `TrainConfig`; their docstrings say what to expect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vitrail.errors import ConfigError, did_you_mean
+from vitrail.recipes.finetune import finetune
+from vitrail.recipes.from_scratch import digits_vit, photos, small_photos, small_pictures
+from vitrail.recipes.situation import Situation, StartingWeights
+from vitrail.training.config import TrainConfig
+
+Recipe = Callable[[Situation], TrainConfig]
+
+RECIPES: dict[str, Recipe] = {
+    "digits_vit": digits_vit,
+    "small_pictures": small_pictures,
+    "small_photos": small_photos,
+    "photos": photos,
+    "finetune": finetune,
+}
+
+__all__ = ["RECIPES", "Choice", "Recipe", "Situation", "StartingWeights", "choose", "get_recipe"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    recipe: str
+    reason: str  # one clause: "the pictures are 8x8"
+
+
+def get_recipe(name: str) -> Recipe:
+    """Raises ConfigError for a name that is not in `RECIPES`, with the nearest one that is."""
+    if name not in RECIPES:
+        raise ConfigError(f"unknown recipe '{name}'.{did_you_mean(name, RECIPES)} See `vitrail train --list`.")
+    return RECIPES[name]
+
+
+def choose(situation: Situation) -> Choice:
+    """The recipe for a situation: starting weights decide first, then the size of the pictures, then their number."""
+    if situation.start is not None:
+        return Choice("finetune", f"it starts from the weights in {situation.start.path}")
+    height, width = situation.facts.picture_size
+    size = f"the pictures are small ({width}x{height})"
+    if max(height, width) <= 16:
+        return Choice("digits_vit", size)
+    if max(height, width) <= 48:
+        return Choice("small_pictures", size)
+    count = situation.facts.num_train
+    if count < 20_000:
+        return Choice("small_photos", f"there are {count:,} photographs to learn from and no starting weights")
+    return Choice("photos", f"there are {count:,} photographs to learn from")

@@ -78,6 +78,7 @@ class TrainConfig:
     checkpoint_every_minutes: float = 5.0
     checkpoint_every_steps: int | None = None  # in addition, exactly at its multiples
     keep_checkpoints: int = 2
+    tensorboard: bool = False  # also write scalars for TensorBoard (the extra vitrail[tensorboard])
 
     def __post_init__(self) -> None:
         if self.batch_size % self.accumulation_steps:

@@ -1,0 +1,34 @@
+"""Fine-tuning a trained bundle on other pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vitrail.data.config import Augmentation
+from vitrail.errors import ConfigError
+from vitrail.objectives.config import SupervisedConfig
+from vitrail.recipes.situation import Situation
+from vitrail.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
+
+
+def finetune(situation: Situation) -> TrainConfig:
+    """The bundle's own architecture and preprocessing, a fresh zero head, layer-wise learning-rate decay.
+
+    Command: `vitrail fit PHOTOS --weights BUNDLE`.
+    """
+    start = situation.start
+    if start is None:
+        raise ConfigError("the recipe 'finetune' needs weights to start from: add --weights BUNDLE")
+    return TrainConfig(
+        recipe="finetune",
+        data=situation.data,
+        model=replace(start.model, num_classes=situation.facts.num_classes),
+        preprocessing=start.preprocessing,
+        augmentation=Augmentation(crop="inception", crop_area=(0.35, 1.0)),
+        objective=SupervisedConfig(label_smoothing=0.1, balance=situation.balance),
+        optimizer=OptimizerConfig(learning_rate=5e-4, weight_decay=0.05, layer_decay=0.75),
+        schedule=ScheduleConfig(epochs=20, warmup_epochs=2),
+        batch_size=64,
+        seed=situation.seed,
+        weights=start.path,
+    )

@@ -1,0 +1,146 @@
+"""Training from random weights, by the size of the pictures and of the data set."""
+
+from __future__ import annotations
+
+from vitrail.data.config import Augmentation, BatchAugmentation, Preprocessing
+from vitrail.models.config import ViTConfig
+from vitrail.objectives.config import SupervisedConfig
+from vitrail.recipes.situation import Situation
+from vitrail.training.config import AveragingConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+
+
+def _channels(situation: Situation) -> int:
+    return situation.facts.num_channels
+
+
+def _preprocessing(situation: Situation, side: int, crop_fraction: float = 1.0) -> Preprocessing:
+    half = (0.5,) * _channels(situation)
+    return Preprocessing(image_size=(side, side), crop_fraction=crop_fraction, mean=half, std=half)
+
+
+def digits_vit(situation: Situation) -> TrainConfig:
+    """A tiny ViT for tiny pictures, such as the 8x8 digits of scikit-learn.
+
+    Command: `vitrail train digits_vit --data digits`.
+    """
+    side = max(8, 2 * round(max(situation.facts.picture_size) / 2)) if situation.facts.picture_size else 8
+    side = side if side <= 16 else 8
+    return TrainConfig(
+        recipe="digits_vit",
+        data=situation.data,
+        model=ViTConfig(
+            image_size=(side, side),
+            patch_size=2,
+            in_channels=_channels(situation),
+            num_classes=situation.facts.num_classes,
+            width=64,
+            depth=4,
+            num_heads=4,
+            mlp_size=256,
+            pooling="gap",
+            class_token=False,
+        ),
+        preprocessing=_preprocessing(situation, side),
+        # Shifts only: a mirrored or strongly cropped digit is another digit.
+        augmentation=Augmentation(crop="shift", max_shift=1, flip_rate=0.0),
+        objective=SupervisedConfig(label_smoothing=0.1, balance=situation.balance),
+        optimizer=OptimizerConfig(learning_rate=3e-3, weight_decay=0.05),
+        schedule=ScheduleConfig(epochs=100, warmup_epochs=5),
+        batch_size=128,
+        seed=situation.seed,
+        evaluate_every_epochs=2,
+    )
+
+
+def small_pictures(situation: Situation) -> TrainConfig:
+    """A small ViT with a convolutional stem for pictures of 17 to 48 pixels (CIFAR, MNIST)."""
+    return TrainConfig(
+        recipe="small_pictures",
+        data=situation.data,
+        model=ViTConfig(
+            image_size=(32, 32),
+            patch_size=4,
+            in_channels=_channels(situation),
+            num_classes=situation.facts.num_classes,
+            width=192,
+            depth=6,
+            num_heads=3,
+            mlp_size=768,
+            pooling="gap",
+            class_token=False,
+            stem="conv",
+            stem_widths=(48, 96),
+        ),
+        preprocessing=_preprocessing(situation, 32),
+        augmentation=Augmentation(crop="shift", max_shift=4, flip_rate=0.0),
+        objective=SupervisedConfig(label_smoothing=0.1, balance=situation.balance),
+        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05),
+        schedule=ScheduleConfig(epochs=30, warmup_epochs=2),
+        batch_size=128,
+        seed=situation.seed,
+    )
+
+
+def small_photos(situation: Situation) -> TrainConfig:
+    """A ViT with a deep convolutional stem for photographs when there are too few for a plain ViT."""
+    return TrainConfig(
+        recipe="small_photos",
+        data=situation.data,
+        model=ViTConfig(
+            image_size=(96, 96),
+            patch_size=16,
+            in_channels=_channels(situation),
+            num_classes=situation.facts.num_classes,
+            width=192,
+            depth=6,
+            num_heads=3,
+            mlp_size=768,
+            pooling="gap",
+            class_token=False,
+            stem="conv",
+            stem_widths=(24, 48, 96, 192),
+            stem_blocks=1,
+            stochastic_depth_rate=0.1,
+        ),
+        preprocessing=_preprocessing(situation, 96),
+        augmentation=Augmentation(crop="inception", crop_area=(0.35, 1.0)),
+        batch_augmentation=BatchAugmentation(mixup_alpha=0.2),
+        objective=SupervisedConfig(label_smoothing=0.1, balance=situation.balance),
+        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05),
+        schedule=ScheduleConfig(epochs=60, warmup_epochs=5),
+        averaging=AveragingConfig(rate=0.998),
+        batch_size=32,
+        seed=situation.seed,
+    )
+
+
+def photos(situation: Situation) -> TrainConfig:
+    """A ViT-S with a convolutional stem for tens of thousands of photographs and more."""
+    return TrainConfig(
+        recipe="photos",
+        data=situation.data,
+        model=ViTConfig(
+            image_size=(160, 160),
+            patch_size=16,
+            in_channels=_channels(situation),
+            num_classes=situation.facts.num_classes,
+            width=384,
+            depth=11,
+            num_heads=6,
+            mlp_size=1536,
+            pooling="gap",
+            class_token=False,
+            stem="conv",
+            stem_widths=(48, 96, 192, 384),
+            stochastic_depth_rate=0.1,
+        ),
+        preprocessing=_preprocessing(situation, 160, crop_fraction=0.875),
+        augmentation=Augmentation(crop="inception", crop_area=(0.2, 1.0)),
+        batch_augmentation=BatchAugmentation(mixup_alpha=0.2),
+        objective=SupervisedConfig(label_smoothing=0.1, balance=situation.balance),
+        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05),
+        schedule=ScheduleConfig(epochs=30, warmup_epochs=3),
+        averaging=AveragingConfig(rate=0.9998),
+        batch_size=128,
+        seed=situation.seed,
+    )

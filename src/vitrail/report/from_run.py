@@ -1,0 +1,124 @@
+"""A finished run as what its report shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vitrail.configuration import to_dict
+from vitrail.data.sources.base import Source
+from vitrail.data.split import SPLIT_NAMES
+from vitrail.errors import ImageError
+from vitrail.evaluators.evaluation import evaluate
+from vitrail.report.data import DataFinding, Floor, Mistake, ReportData, Thumbnail
+from vitrail.tasks.floor import FloorModel
+from vitrail.tasks.result import RunResult, compare_with
+from vitrail.training.events import read_metrics
+from vitrail.training.run_folder import ENVIRONMENT_FILE, METRICS_FILE
+
+MAX_MISTAKES = 24
+MAX_GROUPS = 6  # of pictures shown with a finding
+MAX_IN_GROUP = 4
+# Which groups of samples in the data check's record a finding speaks of.
+_GROUPS = {"exact": "exact_groups", "near": "near_groups", "conflict": "conflicts", "leak": "leaks"}
+
+
+def report_data(result: RunResult) -> ReportData:
+    prepared, source, config = result.prepared, result.prepared.source, result.config
+    model = config.model
+    return ReportData(
+        title=source.name,
+        classes=source.classes,
+        test=result.evaluation,
+        floors=[_floor(floor, result) for floor in result.floor.models],
+        split_counts={SPLIT_NAMES[split]: prepared.class_counts(split).tolist() for split in range(3)},
+        findings=[_finding(finding, prepared.check, source) for finding in prepared.check["findings"]],
+        history=[_history_row(row) for row in read_metrics(result.folder / METRICS_FILE)],
+        best_step=result.best_step,
+        mistakes=_mistakes(result),
+        recipe=config.recipe,
+        recipe_reason=result.recipe_reason,
+        advice=result.advice(),
+        config=to_dict(config),
+        command=result.command,
+        run_folder=str(result.folder),
+        environment=_environment(result),
+        durations=result.durations,
+        model=(
+            f"Vision Transformer, width {model.width}, {model.depth} blocks,"
+            f" {'convolutional stem, ' if model.stem == 'conv' else ''}patch {model.patch_size},"
+            f" {model.image_size[1]}x{model.image_size[0]} pixels"
+        ),
+        num_parameters=result.num_parameters,
+    )
+
+
+def _environment(result: RunResult) -> dict[str, str]:
+    """environment.json as names and short texts."""
+    values: dict[str, Any] = json.loads((result.folder / ENVIRONMENT_FILE).read_bytes())
+    packages = values.pop("packages", {})
+    plain = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in values.items()}
+    return {name.replace("_", " "): str(value) for name, value in {**plain, **packages}.items() if value}
+
+
+def _history_row(row: dict[str, Any]) -> dict[str, float]:
+    names = {"train_loss": "loss"}
+    return {names.get(name, name): value for name, value in row.items() if value is not None}
+
+
+def _floor(floor: FloorModel, result: RunResult) -> Floor:
+    labels = result.prepared.source.labels[floor.test_indices]
+    classes = result.prepared.source.classes
+    evaluation = evaluate(labels, classes, predicted=floor.test_predictions, split="test")
+    return Floor(floor.name, evaluation, compare_with(floor, result.test))
+
+
+def _finding(finding: dict[str, Any], check: dict[str, Any], source: Source) -> DataFinding:
+    code = finding["code"]
+    if code in _GROUPS:
+        groups: Sequence[Sequence[int]] = check[_GROUPS[code]]
+        causes: dict[int, str] = {}
+    elif code == "broken":
+        causes = dict(check["broken"])
+        groups = [[index] for index in causes]
+    else:
+        groups, causes = [], {}
+    shown = [
+        [_thumbnail(index, causes.get(index), source) for index in group[:MAX_IN_GROUP]]
+        for group in groups[:MAX_GROUPS]
+    ]
+    return DataFinding(finding["severity"], finding["message"], shown, len(groups) if groups else None)
+
+
+def _thumbnail(index: int, cause: str | None, source: Source) -> Thumbnail:
+    label = source.classes[int(source.labels[index])]
+    return Thumbnail(source.key(index), _pixels(source, index), cause or label)
+
+
+def _pixels(source: Source, index: int) -> np.ndarray | None:
+    try:
+        return source.open(index).pixels(at_least=(160, 160))
+    except ImageError:
+        return None
+
+
+def _mistakes(result: RunResult) -> list[Mistake]:
+    source, answers = result.prepared.source, result.test
+    probabilities = answers.probabilities
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != answers.labels)
+    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:MAX_MISTAKES]
+    return [
+        Mistake(
+            key=source.key(int(answers.indices[row])),
+            true=source.classes[int(answers.labels[row])],
+            predicted=source.classes[int(predicted[row])],
+            probability=float(confidence[row]),
+            picture=_pixels(source, int(answers.indices[row])),
+        )
+        for row in chosen.tolist()
+    ]

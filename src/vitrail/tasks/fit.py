@@ -1,0 +1,126 @@
+"""The main job: from pictures to a trained, checked and usable classifier."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vitrail.data.config import DataConfig
+from vitrail.data.facts import describe
+from vitrail.data.sources import open_source
+from vitrail.data.split import TRAIN
+from vitrail.errors import ConfigError
+from vitrail.recipes import Situation, StartingWeights, choose, get_recipe
+from vitrail.tasks.floor import Floor, floor_from_json, measure_floor
+from vitrail.tasks.prepare import describe_splits, prepare_data, read_data_record, reopen_data, write_data_record
+from vitrail.tasks.result import RunResult, finish
+from vitrail.tasks.run import Run, new_run, resolved
+from vitrail.tasks.timing import Stopwatch, plan_minutes
+from vitrail.training.config import TrainConfig
+from vitrail.training.events import Events, TextLog
+from vitrail.training.precision import run_trial
+from vitrail.training.run_folder import COMMAND_FILE, LOG_FILE, describe_run, lock_run, read_config
+from vitrail.weights.bundle import load_bundle
+
+TRIAL_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    data: str  # as DataConfig.source
+    minutes: float | None = None  # for the whole command, about
+    weights: str | None = None  # a bundle, or the run folder around it, to start from
+    out: str | None = None  # the run folder; None: runs/<name of the data>
+    strict: bool = False
+    balance: bool = False
+    seed: int = 0
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        if self.minutes is not None and self.minutes <= 0:
+            raise ConfigError(f"minutes {self.minutes} is not positive")
+
+
+def fit(config: FitConfig, events: Events, command: str = "") -> RunResult:
+    """Check, split, measure the floor, choose a recipe, train, evaluate once.
+
+    Args:
+        command: what the user typed, for command.txt.
+    Raises:
+        DataError, WeightsError, RunError, NonFiniteError, Interrupted: each says what to do next.
+    """
+    watch = Stopwatch()
+    bundle = None if config.weights is None else load_bundle(config.weights)
+    data = DataConfig(source=config.data, strict=config.strict)
+    source = open_source(config.data)
+    with new_run(config.out, source.name, events) as folder:
+        with watch.phase("check"):
+            prepared = prepare_data(source, data, events)
+        events.note(f"data: {describe_splits(prepared)}")
+        with watch.phase("floor"):
+            floor = measure_floor(prepared, bundle, config.seed)
+        events.note(f"floor, without any training: {floor.describe()} (validation accuracy)")
+        start = None
+        if bundle is not None and config.weights is not None:
+            path = str(Path(config.weights).absolute())
+            start = StartingWeights(path, bundle.config.model, bundle.config.preprocessing)
+        facts = describe(source, prepared.indices(TRAIN))
+        situation = Situation(data, facts, start, config.seed, config.balance)
+        choice = choose(situation)
+        events.note(f"recipe: {choice.recipe}, because {choice.reason}")
+        recipe = replace(get_recipe(choice.recipe)(situation), tensorboard=config.tensorboard)
+        run = Run(resolved(recipe, prepared), prepared, events)
+        begin(run, folder, floor, watch, command, config.minutes)
+        return complete(run, folder, floor, watch, command, choice.reason)
+
+
+def begin(run: Run, folder: Path, floor: Floor, watch: Stopwatch, command: str, minutes: float | None = None) -> None:
+    """Settle what a measured trial decides, and write down everything that the run needs to go on or be repeated."""
+    with watch.phase("trial"):
+        trial = run_trial(run.state.objective, run.loader, run.config, TRIAL_SECONDS)
+        evaluation_seconds = run.time_evaluation()
+    config = replace(run.config, precision=trial.precision)
+    if minutes is not None:
+        config = plan_minutes(config, run, trial.seconds_per_step, evaluation_seconds, 60 * minutes - watch.total())
+    run.config = config
+    plan = run.plan
+    evaluations = plan.total_steps // plan.evaluate_every_steps + 1
+    seconds = plan.total_steps * trial.seconds_per_step + evaluations * evaluation_seconds
+    run.events.note(
+        f"training: {plan.total_steps:,} steps of {config.batch_size} pictures in {config.precision},"
+        f" about {max(1, round(seconds / 60))} min"
+    )
+    describe_run(folder, config, command)
+    write_data_record(folder, run.prepared, floor.to_json(run.prepared))
+
+
+def complete(
+    run: Run, folder: Path, floor: Floor, watch: Stopwatch, command: str, recipe_reason: str = ""
+) -> RunResult:
+    with watch.phase("training"):
+        run.train(folder)
+    with watch.phase("evaluation"):
+        return finish(run, folder, floor, watch.phases, command, recipe_reason)
+
+
+def resume(folder: str, events: Events) -> RunResult:
+    """Go on with a run exactly where it stopped; a run that had ended is evaluated and written again, unchanged.
+
+    Raises:
+        RunError: no run folder, or its pictures are not there any more.
+    """
+    place = Path(folder)
+    config: TrainConfig = read_config(place)
+    with lock_run(place):
+        events.add(TextLog(place / LOG_FILE))
+        watch = Stopwatch()
+        with watch.phase("check"):
+            record = read_data_record(place)
+            prepared = reopen_data(config.data, record, place)
+        run = Run(config, prepared, events)
+        run.restore(place)
+        command = ""
+        with suppress(OSError):
+            command = (place / COMMAND_FILE).read_text(encoding="utf-8").strip()
+        return complete(run, place, floor_from_json(record["floor"], prepared), watch, command)

@@ -1,0 +1,77 @@
+"""A model's answers for the pictures of a loader; the one way in which every task asks a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from vitrail.data.batches import normalize
+from vitrail.data.config import Preprocessing
+from vitrail.data.loader import Loader
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Rows in the order of the loader's indices; pictures that could not be read have none."""
+
+    indices: npt.NDArray[np.int64]  # (N,) into the source
+    labels: npt.NDArray[np.int64]  # (N,)
+    values: npt.NDArray[np.float32]  # (N, K): logits, or whatever `forward` answered with
+    broken: tuple[tuple[int, str], ...]  # (index, message)
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """(N, K) softmax of the values; each row sums to 1."""
+        shifted = self.values.astype(np.float64) - self.values.max(axis=1, keepdims=True)
+        exponentials = np.exp(shifted)
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+def ask(
+    model: nn.Module,
+    loader: Loader,
+    preprocessing: Preprocessing,
+    *,
+    forward: Callable[[Tensor], Tensor] | None = None,
+    precision: torch.dtype = torch.float32,
+    progress: Callable[[int, int], None] | None = None,
+) -> Answers:
+    """Run `forward` (the model itself by default) over every picture of `loader`, in evaluation mode.
+
+    Args:
+        forward: (B, C, H, W) normalised pictures -> (B, K).
+        precision: float32, or bfloat16 for autocast.
+        progress: called with (pictures done, pictures in all).
+    """
+    forward = forward or model
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    indices, labels, values = [], [], []
+    broken: list[tuple[int, str]] = []
+    done = 0
+    try:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+            for batch in loader.once():
+                broken.extend(batch.broken)
+                if len(batch.indices):
+                    output = forward(normalize(batch.images.to(device), preprocessing))
+                    values.append(output.float().cpu().numpy())
+                    indices.append(batch.indices.numpy())
+                    labels.append(batch.labels.numpy())
+                done += len(batch.indices) + len(batch.broken)
+                if progress is not None:
+                    progress(done, len(loader.indices))
+    finally:
+        model.train(was_training)
+    return Answers(
+        np.concatenate(indices) if indices else np.empty(0, np.int64),
+        np.concatenate(labels) if labels else np.empty(0, np.int64),
+        np.concatenate(values) if values else np.empty((0, 1), np.float32),
+        tuple(broken),
+    )

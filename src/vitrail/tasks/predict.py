@@ -1,0 +1,78 @@
+"""What a trained model sees in pictures: names and probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitrail.data.config import LoaderConfig
+from vitrail.data.loader import Loader
+from vitrail.data.sources.pictures import find_pictures
+from vitrail.data.transforms import EvaluationTransform
+from vitrail.errors import ConfigError
+from vitrail.tasks.inference import ask
+from vitrail.training.events import Events
+from vitrail.weights.bundle import load_bundle
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    model: str  # a bundle, or the run folder around it
+    pictures: tuple[str, ...]  # files, or folders whose pictures are taken
+    top_k: int = 3
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise ConfigError(f"top_k {self.top_k} is below 1")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One picture's answer; a picture that cannot be read has an `error` and no answer."""
+
+    file: str
+    label: str | None = None
+    probability: float | None = None
+    top: tuple[tuple[str, float], ...] = ()  # the most probable classes, most probable first
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "file": self.file,
+            "label": self.label,
+            "probability": self.probability,
+            "top": [{"label": label, "probability": probability} for label, probability in self.top],
+            "error": self.error,
+        }
+
+
+def predict(config: PredictConfig, events: Events) -> tuple[Prediction, ...]:
+    """Answers in the order in which the pictures were named.
+
+    Raises:
+        WeightsError: the bundle cannot be trusted. DataError: no picture was found.
+    """
+    source = find_pictures(config.pictures)
+    bundle = load_bundle(Path(config.model))
+    preprocessing, labels = bundle.config.preprocessing, bundle.config.labels
+    loader = Loader(
+        source,
+        np.arange(len(source)),
+        EvaluationTransform(preprocessing),
+        batch_size=config.batch_size,
+        seed=0,
+        config=LoaderConfig(num_workers=0 if len(source) < 256 else None),
+    )
+    answers = ask(
+        bundle.model, loader, preprocessing, progress=lambda done, total: events.progress("predicting", done, total)
+    )
+    predictions = {index: Prediction(source.key(index), error=message) for index, message in answers.broken}
+    for index, row in zip(answers.indices.tolist(), answers.probabilities, strict=True):
+        order = np.argsort(-row, kind="stable")[: config.top_k]
+        top = tuple((labels[place], float(row[place])) for place in order)
+        predictions[index] = Prediction(source.key(index), top[0][0], top[0][1], top)
+    return tuple(predictions[index] for index in range(len(source)))

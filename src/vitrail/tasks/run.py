@@ -1,0 +1,168 @@
+"""One run's parts, built from its config and its data: the same for a new run and for one that goes on."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from vitrail.data.loader import Loader
+from vitrail.data.split import TRAIN, VALIDATION
+from vitrail.data.transforms import EvaluationTransform, TrainingTransform
+from vitrail.errors import RunError
+from vitrail.models.vit import VisionTransformer
+from vitrail.tasks.inference import Answers, ask
+from vitrail.tasks.prepare import PreparedData
+from vitrail.training.build import build_state
+from vitrail.training.config import TrainConfig
+from vitrail.training.events import Events, JsonLines, TensorBoard, TextLog
+from vitrail.training.loop import train
+from vitrail.training.run_folder import CONFIG_FILE, LOG_FILE, METRICS_FILE, create_run_folder, lock_run
+from vitrail.training.run_state import load_latest_checkpoint, restore
+from vitrail.training.schedule import Plan, make_plan
+from vitrail.weights.bundle import load_bundle
+from vitrail.weights.surgery import adapt
+
+EVALUATION_BATCH = 64
+
+
+@contextmanager
+def new_run(out: str | None, name: str, events: Events) -> Iterator[Path]:
+    """The folder of a new run, locked, with its log listening; removed again if the run fails before it is described.
+
+    Raises:
+        RunError: the folder is taken or cannot be written; found out before any work.
+    """
+    folder = create_run_folder(None if out is None else Path(out), name)
+    with lock_run(folder):
+        events.add(TextLog(folder / LOG_FILE))
+        try:
+            yield folder
+        except BaseException:
+            if not (folder / CONFIG_FILE).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+class Run:
+    """A run's parts, built from its config and data; the same for a new run and for one that goes on."""
+
+    def __init__(self, config: TrainConfig, prepared: PreparedData, events: Events) -> None:
+        self.config, self.prepared, self.events = config, prepared, events
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = self._model()
+        self.state = build_state(config, self.model, prepared.class_counts(TRAIN).tolist(), self.device)
+        self.loader = Loader(
+            prepared.source,
+            prepared.indices(TRAIN),
+            TrainingTransform(config.preprocessing, config.augmentation),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            config=config.loader,
+        )
+        self.validation = self.evaluation_loader(VALIDATION)
+
+    @property
+    def plan(self) -> Plan:
+        return make_plan(self.config, self.loader.steps_per_epoch)
+
+    def evaluation_loader(self, split: int) -> Loader:
+        return self._loader(self.prepared.indices(split))
+
+    def _loader(self, indices: npt.NDArray[np.int64]) -> Loader:
+        return Loader(
+            self.prepared.source,
+            indices,
+            EvaluationTransform(self.config.preprocessing),
+            batch_size=EVALUATION_BATCH,
+            seed=self.config.seed,
+            config=self.config.loader,
+        )
+
+    def _model(self) -> VisionTransformer:
+        config = self.config
+        generator = torch.Generator().manual_seed(config.seed)
+        if config.weights is None:
+            return VisionTransformer(config.model, generator=generator)
+        model, surgery = adapt(load_bundle(Path(config.weights)), config.model, self.prepared.source.classes)
+        for sentence in surgery:
+            self.events.note(f"starting weights: {sentence}")
+        return model
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Accuracy and log loss on the validation split, in the precision of the training."""
+        precision = torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32
+        answers = ask(model, self.validation, self.config.preprocessing, precision=precision)
+        return accuracy_and_loss(answers)
+
+    def time_evaluation(self) -> float:
+        """Seconds of one pass over the validation split, estimated from a part of it."""
+        rows = self.validation.indices[: 4 * EVALUATION_BATCH]
+        begin = time.monotonic()
+        ask(self.state.objective.model, self._loader(rows), self.config.preprocessing)
+        return (time.monotonic() - begin) * len(self.validation.indices) / len(rows)
+
+    def train(self, folder: Path) -> None:
+        """To the end of the plan, or raises what the loop raises."""
+        after_step = self.state.step if self.state.step else None
+        self.events.add(JsonLines(folder / METRICS_FILE, after_step))
+        if self.config.tensorboard:
+            self.events.add(TensorBoard(folder / "tensorboard", after_step))
+        train(
+            self.state,
+            self.loader,
+            self.config,
+            self.plan,
+            folder=folder,
+            events=self.events,
+            evaluate=self.validate,
+            key=self.prepared.source.key,
+        )
+
+    def restore(self, folder: Path) -> None:
+        """Go back to the newest checkpoint that is whole; damaged ones are named and passed over."""
+        checkpoint, skipped = load_latest_checkpoint(folder)
+        for sentence in skipped:
+            self.events.warning(sentence)
+        if checkpoint is None:
+            self.events.note("no checkpoint was saved: starting from the first step")
+            return
+        restore(self.state, checkpoint)
+        self.events.note(f"going on after step {self.state.step} of {self.plan.total_steps}")
+
+    def best_model(self) -> VisionTransformer:
+        """The weights of the best evaluation, in a model of their own.
+
+        Raises:
+            RunError: no evaluation was finite, so there is nothing worth keeping.
+        """
+        best = self.state.best
+        if best is None:
+            raise RunError("no evaluation gave finite numbers, so there are no weights worth keeping")
+        model = VisionTransformer(self.config.model, initialize=False)
+        model.load_state_dict(best.weights, strict=True)
+        return model.to(self.device)
+
+
+def accuracy_and_loss(answers: Answers) -> dict[str, float]:
+    """{"accuracy", "loss"}: the loss is the mean negative log probability of the label, in nats."""
+    shifted = answers.values.astype(np.float64) - answers.values.max(axis=1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    own = np.take_along_axis(log_probabilities, answers.labels[:, None], axis=1)
+    return {
+        "accuracy": float((answers.values.argmax(axis=1) == answers.labels).mean()),
+        "loss": float(-own.mean()),
+    }
+
+
+def resolved(config: TrainConfig, prepared: PreparedData) -> TrainConfig:
+    """The config with what only the data can say: the number of classes."""
+    return replace(config, model=replace(config.model, num_classes=len(prepared.source.classes)))

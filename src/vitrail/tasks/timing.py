@@ -1,0 +1,65 @@
+"""How long the phases of a run take, and how much training fits into a budget of minutes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from vitrail.data.split import TEST, VALIDATION
+from vitrail.tasks.run import Run
+from vitrail.training.config import TrainConfig
+
+MAX_STRETCH = 5.0  # times the recipe's epochs: longer repeats the same few pictures for nothing
+MAX_EVALUATION_SHARE = 0.1  # of the training time
+FINISH_SECONDS = 8.0  # for the bundle and the report, beside the evaluation itself
+
+
+class Stopwatch:
+    """Wall seconds by phase, from its creation."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self.phases: dict[str, float] = {}
+
+    def total(self) -> float:
+        return time.monotonic() - self._begin
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + time.monotonic() - begin
+
+
+def plan_minutes(
+    config: TrainConfig, run: Run, seconds_per_step: float, evaluation_seconds: float, seconds: float
+) -> TrainConfig:
+    """The config with as many epochs as fit into `seconds`, evaluation and the run's end included.
+
+    The schedule keeps its shape: the warm-up shrinks or grows with it, up to the recipe's own length. Evaluations
+    become rarer where they would take more than a tenth of the time.
+
+    Args:
+        seconds_per_step: of an update with its loading, measured.
+        evaluation_seconds: of one pass over the validation split, measured.
+    """
+    sizes = [len(run.prepared.indices(split)) for split in (VALIDATION, TEST)]
+    # The test is computed in float32, which may take several times as long as a validation in bfloat16.
+    finish = FINISH_SECONDS + 2 * evaluation_seconds * sizes[1] / max(1, sizes[0])
+    epoch_seconds = run.loader.steps_per_epoch * seconds_per_step
+    every = max(config.evaluate_every_epochs, evaluation_seconds / (MAX_EVALUATION_SHARE * epoch_seconds))
+    available = max(0.0, seconds - finish - evaluation_seconds)
+    epochs = available / (epoch_seconds + evaluation_seconds / every)
+    longest = MAX_STRETCH * config.schedule.epochs
+    if epochs > longest:
+        epochs = longest
+        run.events.note(f"there is time for more than {longest:g} epochs, {MAX_STRETCH:g} times the recipe's: no more")
+    steps = max(1, int(epochs * run.loader.steps_per_epoch))
+    epochs = steps / run.loader.steps_per_epoch
+    warmup = config.schedule.warmup_epochs * min(1.0, epochs / config.schedule.epochs)
+    schedule = replace(config.schedule, epochs=epochs, steps=steps, warmup_epochs=warmup)
+    return replace(config, schedule=schedule, evaluate_every_epochs=every)

@@ -1,0 +1,49 @@
+"""A run by a config that the user has settled: a recipe with its fields, or another run's config.json."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vitrail.data.config import DataConfig
+from vitrail.data.facts import describe
+from vitrail.data.sources import open_source
+from vitrail.data.split import TRAIN, UNASSIGNED
+from vitrail.recipes import Situation
+from vitrail.tasks.fit import begin, complete
+from vitrail.tasks.floor import measure_floor
+from vitrail.tasks.prepare import describe_splits, prepare_data
+from vitrail.tasks.result import RunResult
+from vitrail.tasks.run import Run, new_run, resolved
+from vitrail.tasks.timing import Stopwatch
+from vitrail.training.config import TrainConfig
+from vitrail.training.events import Events
+
+
+def situation(data: DataConfig) -> Situation:
+    """What a recipe needs to know of the data, from its listing and a few headers."""
+    source = open_source(data.source)
+    train = np.flatnonzero((source.splits == TRAIN) | (source.splits == UNASSIGNED))
+    return Situation(data, describe(source, train))
+
+
+def train(config: TrainConfig, out: str | None, events: Events, command: str = "") -> RunResult:
+    """Check, split, measure the floor, train as `config` says, evaluate once.
+
+    Args:
+        out: the run folder; None: runs/<name of the data>.
+        command: what the user typed, for command.txt.
+    Raises:
+        DataError, WeightsError, RunError, NonFiniteError, Interrupted: each says what to do next.
+    """
+    watch = Stopwatch()
+    source = open_source(config.data.source)
+    with new_run(out, source.name, events) as folder:
+        with watch.phase("check"):
+            prepared = prepare_data(source, config.data, events)
+        events.note(f"data: {describe_splits(prepared)}")
+        with watch.phase("floor"):
+            floor = measure_floor(prepared, seed=config.seed)
+        events.note(f"floor, without any training: {floor.describe()} (validation accuracy)")
+        run = Run(resolved(config, prepared), prepared, events)
+        begin(run, folder, floor, watch, command)
+        return complete(run, folder, floor, watch, command)
