@@ -22,6 +22,7 @@ MAX_RESIDUAL = 0.015  # share of the contrast; unrelated photographs of one kind
 MAX_SMALL_RESIDUAL = 0.002  # two handwritten digits of different people begin at about 0.004
 MIN_CONTRAST = 4.0  # levels of 255; flatter pictures are all alike, and only equal files count as copies
 
+ALL_PAIRS = 2000  # pictures; up to here every pair is looked at
 NUM_BANDS = 24
 NUM_AXES = 32
 WINDOW = 16
@@ -132,30 +133,40 @@ def _on_axes(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _candidates(points: np.ndarray, small: np.ndarray) -> np.ndarray:
-    """(P, 2) int64, first < second: pairs that agree in all bits of some band and are not far on the axes."""
+    """(P, 2) int64, first < second, ascending: pairs that are not far on the axes and, among many pictures, agree in
+    all bits of some band."""
     num_points = len(points)
+    if num_points <= ALL_PAIRS:
+        squares = (points**2).sum(axis=1)
+        distances = squares[:, None] + squares - 2 * points @ points.T
+        pairs = np.argwhere(np.triu(distances <= 2 * _FAR, 1))
+        return pairs[_are_near(points, small, pairs[:, 0], pairs[:, 1])]
     scale = points.std(axis=0)
-    whitened = points / np.maximum(scale, 1e-3 * scale.max() + 1e-12)
-    band_bits = int(np.clip(np.log2(num_points), 6, 24))  # about one unrelated picture in each bucket
+    whitened = points / np.maximum(scale, 0.05 * scale.max())  # faint axes are noise
+    band_bits = int(np.log2(num_points))  # about one unrelated picture in each bucket
     random = np.random.Generator(np.random.Philox(key=0))
     found = []
     for _ in range(NUM_BANDS):
         projected = whitened @ random.standard_normal((points.shape[1], band_bits)).astype(np.float32)
         codes = (projected > np.median(projected, axis=0)) @ (1 << np.arange(band_bits))
         order = np.lexsort((projected[:, 0], codes))
-        for step in range(1, min(WINDOW + 1, num_points)):
+        for step in range(1, WINDOW + 1):
             ahead, behind = order[:-step], order[step:]
             same = codes[ahead] == codes[behind]
             if not same.any():
                 break
             ahead, behind = ahead[same], behind[same]
-            # The distance on the axes never exceeds twice the residual of pictures that may not be moved.
-            far = np.where(small[ahead] | small[behind], MAX_SMALL_RESIDUAL, _FAR)
-            near = ((points[ahead] - points[behind]) ** 2).sum(axis=1) <= 2 * far
+            near = _are_near(points, small, ahead, behind)
             low, high = np.minimum(ahead[near], behind[near]), np.maximum(ahead[near], behind[near])
             found.append(np.unique(low * num_points + high))
-    keys = np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+    keys = np.unique(np.concatenate(found))
     return np.stack([keys // num_points, keys % num_points], axis=1)
+
+
+def _are_near(points: np.ndarray, small: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(P,) bool. The distance on the axes never exceeds twice the residual of pictures that may not be moved."""
+    far = np.where(small[first] | small[second], MAX_SMALL_RESIDUAL, _FAR)
+    return np.asarray(((points[first] - points[second]) ** 2).sum(axis=1) <= 2 * far)
 
 
 def _around_leaders(thumbnails: np.ndarray, small: np.ndarray, pairs: np.ndarray) -> list[list[int]]:

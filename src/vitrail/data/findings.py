@@ -134,9 +134,8 @@ def picture_findings(
         )
     grey = sum(number for mode, number in modes.items() if mode in ("1", "L", "LA") or mode.startswith("I"))
     if 0 < grey < sum(modes.values()):
-        yield Finding(
-            "note", "modes", f"{count(grey, 'picture')} of {sum(modes.values()):,} are grey, the rest are not."
-        )
+        message = f"{grey:,} of {sum(modes.values()):,} pictures are stored without colour, the others with it."
+        yield Finding("note", "modes", message)
 
 
 def _odd(source: Source, code: str, which: np.ndarray, what: str, advice: str) -> Finding:
