@@ -7,6 +7,7 @@ import os
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -388,6 +389,19 @@ def test_a_damaged_file_gives_pixels_or_an_image_error_and_never_a_warning(kind:
     assert error.cause
     assert "\n" not in error.cause
     assert len(error.cause) < 200
+
+
+def test_threads_keep_warnings_in_and_leave_the_filters_as_they_were() -> None:
+    odd = bytearray(encode(photo(24, 20), "PNG"))
+    chunk = struct.pack(">I", 8) + b"acTL" + bytes(8)  # no frames: Pillow warns
+    odd[33:33] = chunk + struct.pack(">I", zlib.crc32(chunk[4:]))
+    filters = list(warnings.filters)
+    with pytest.warns(UserWarning, match="Invalid APNG"):
+        Image.open(io.BytesIO(bytes(odd))).load()
+    with ThreadPoolExecutor(4) as pool:
+        shapes = list(pool.map(lambda _: open_picture(bytes(odd)).pixels().shape, range(200)))
+    assert set(shapes) == {(24, 20, 3)}
+    assert list(warnings.filters) == filters
 
 
 def test_arrays_of_other_types_and_shapes_are_refused() -> None:
