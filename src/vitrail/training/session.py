@@ -40,7 +40,8 @@ class Session:
         self._first_step = state.step
         self._seconds_before = state.seconds
         self._begin = self._saved_at = self._reported_at = time.monotonic()
-        self._saved_step = -1 if folder is None or last_checkpoint_name(folder) is None else state.step
+        is_saved = folder is not None and last_checkpoint_name(folder) is not None
+        self._saved = (state.step, state.evaluated_step) if is_saved else None
         self._step_seconds: float | None = None
         self._evaluation: Mapping[str, float] = state.best.metrics if state.best else {}
         self._known_broken: set[int] = set()
@@ -100,10 +101,10 @@ class Session:
             or (state.step > self._first_step and minutes >= config.checkpoint_every_minutes)
             or (every is not None and state.step > 0 and state.step % every == 0)
         )
-        if is_due and self.folder is not None and self._saved_step != state.step:
+        if is_due and self.folder is not None and self._saved != (state.step, state.evaluated_step):
             state.seconds = self._seconds_before + time.monotonic() - self._begin
             save_checkpoint(self.folder, state, config.keep_checkpoints)
-            self._saved_step, self._saved_at = state.step, time.monotonic()
+            self._saved, self._saved_at = (state.step, state.evaluated_step), time.monotonic()
         if interrupts.pending is not None:
             where = f"; go on with: vitrail fit --resume {self.folder}" if self.folder is not None else ""
             raise Interrupted(interrupts.pending, f"stopped after step {state.step} of {self.plan.total_steps}{where}")

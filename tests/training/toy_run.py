@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from vitrail.models.vit import VisionTransformer
 from vitrail.objectives.config import SupervisedConfig
 from vitrail.training.build import build_state
 from vitrail.training.config import AveragingConfig, OptimizerConfig, ScheduleConfig, TrainConfig
-from vitrail.training.events import Events, JsonLines, SilentSink, Sink
+from vitrail.training.events import Events, JsonLines, Sink
 from vitrail.training.loop import train
 from vitrail.training.run_state import RunState, load_latest_checkpoint, restore
 from vitrail.training.schedule import Plan, make_plan
