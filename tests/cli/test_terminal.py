@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 
@@ -18,7 +19,9 @@ class _Clock:
 
 def _run(terminal: Terminal, clock: _Clock, steps: int, seconds: float) -> None:
     for step in range(steps + 1):
-        terminal.progress(Progress("training", step, steps, {"loss": 2.0 - step / steps, "images_per_second": 1234.5}))
+        terminal.progress(
+            Progress("training", step, steps, {"train_loss": 2.0 - step / steps, "images_per_second": 1234.5})
+        )
         clock.now += seconds
 
 
@@ -31,7 +34,7 @@ def test_without_a_terminal_progress_is_a_few_plain_lines() -> None:
     lines = stream.getvalue().splitlines()
     assert lines[0] == "recipe: small_photos"
     assert 100 / PLAIN_SECONDS - 1 <= len(lines) - 1 <= 100 / PLAIN_SECONDS + 2
-    assert lines[1].startswith("training: 151 of 1,000, loss 1.849, 1,234 img/s, 1 min 25 s left")
+    assert lines[1].startswith("training: 151 of 1,000, 1,234 img/s, loss 1.849, 1 min 25 s left")
     assert lines[-1].startswith("training: 1,000 of 1,000")
     assert "\x1b" not in stream.getvalue()
     assert "\r" not in stream.getvalue()
@@ -48,8 +51,8 @@ def test_the_last_validation_accuracy_stays_in_sight() -> None:
     terminal = Terminal(stream, clock=clock)
     terminal.progress(Progress("training", 0, 100, {"validation_accuracy": 0.512}))
     clock.now += PLAIN_SECONDS
-    terminal.progress(Progress("training", 50, 100, {"loss": 1.0}))
-    assert "validation 51.2%" in stream.getvalue()
+    terminal.progress(Progress("training", 50, 100, {"train_loss": 1.0}))
+    assert "validation 51.2 %" in stream.getvalue()
 
 
 def test_on_a_terminal_a_bar_is_drawn_and_notes_stand_above_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +61,7 @@ def test_on_a_terminal_a_bar_is_drawn_and_notes_stand_above_it(monkeypatch: pyte
     monkeypatch.setenv("COLUMNS", "120")
     clock, stream = _Clock(), io.StringIO()
     terminal = Terminal(stream, live=True, clock=clock)
-    terminal.progress(Progress("training", 3, 10, {"loss": 0.5}))
+    terminal.progress(Progress("training", 3, 10, {"train_loss": 0.5}))
     terminal.note("checkpoint [bold]saved[/bold]")
     terminal.close()
     drawn = stream.getvalue()
@@ -68,13 +71,28 @@ def test_on_a_terminal_a_bar_is_drawn_and_notes_stand_above_it(monkeypatch: pyte
     assert "checkpoint [bold]saved[/bold]" in drawn
 
 
+def test_the_bar_fits_a_narrow_terminal_and_notes_are_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "50")
+    clock, stream = _Clock(), io.StringIO()
+    terminal = Terminal(stream, live=True, clock=clock)
+    values = {"images_per_second": 1234.0, "train_loss": 0.5, "validation_accuracy": 0.9, "seconds_left": 4000.0}
+    terminal.progress(Progress("training", 3_000, 10_000, values))
+    path = "photos/" + "long name " * 12 + "end.jpg"
+    terminal.note(path)
+    terminal.close()
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).replace("\r", "\n").split("\n")
+    assert path in lines
+    assert max(len(line) for line in lines if line != path) <= 50
+
+
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     stream = io.StringIO()
     terminal = Terminal(stream, live=True)
     terminal.warning("two files are broken")
-    terminal.progress(Progress("training", 3, 10, {"loss": 0.5}))
+    terminal.progress(Progress("training", 3, 10, {"train_loss": 0.5}))
     terminal.warning("one more")
     terminal.close()
     colours = [

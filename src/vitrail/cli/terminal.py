@@ -140,8 +140,8 @@ class Terminal:
             TextColumn("{task.fields[count]}", markup=False),
             TextColumn("{task.fields[facts]}", markup=False, style="dim"),
         )
-        # Rich reads NO_COLOR itself; soft_wrap keeps long paths in one piece.
-        console = Console(file=self._stream, force_terminal=True, highlight=False, soft_wrap=True)
+        # Rich reads NO_COLOR itself.
+        console = Console(file=self._stream, force_terminal=True, highlight=False)
         self._bar = RichProgress(*columns, console=console, transient=True, refresh_per_second=5)
         self._task = self._bar.add_task(
             printable(progress.phase), total=progress.total, facts="", count=_count(progress)

@@ -117,7 +117,7 @@ def reliability_plot(bins: ReliabilityBins, label: str) -> str:
         y, x = y_scale(tick), x_scale(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(_text(LEFT - 6, y + 4, f"{tick:.0%}", "end"))
-        parts.append(_text(x, height - BOTTOM + 14, f"{tick:.0%}", "middle"))
+        parts.append(_text(x, height - BOTTOM + 14, f"{tick:.0%}", "end" if tick == 1.0 else "middle"))
     most = max(1, int(bins.counts.max()))
     for low, high, count, accuracy in zip(
         bins.edges[:-1].tolist(), bins.edges[1:].tolist(), bins.counts.tolist(), bins.accuracy.tolist(), strict=True
