@@ -1,1 +1,1 @@
-"""Pure mathematics on arrays (numpy alone): how good predictions are, and what they have to beat."""
+"""Pure mathematics on arrays (numpy): how good predictions are, and what they have to beat."""

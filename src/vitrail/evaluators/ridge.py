@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(-1, 6, 15))
 # Bounds on time: the eigendecomposition of side min(rows, features) takes about 1 s at 1,300 and 3 s at 2,048 on one
@@ -87,7 +88,10 @@ def fit_ridge(
     classes, column = np.unique(labels, return_inverse=True)
     targets = np.where(column[:, None] == np.arange(len(classes)), 1.0, -1.0)
     intercept = targets.mean(axis=0)
-    penalty, coefficients = _solve(x, targets - intercept, penalties)
+    # One thread: on a machine whose cores are busy, the threads of the eigendecomposition wait for one another so long
+    # that it takes up to forty times its time (measured); threadpoolctl comes with scikit-learn.
+    with threadpool_limits(limits=1, user_api="blas"):
+        penalty, coefficients = _solve(x, targets - intercept, penalties)
     return Ridge(classes, mean, scale, coefficients, intercept, penalty, len(labels), num_given)
 
 
