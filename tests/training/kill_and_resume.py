@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # torch's optimizers import it at first use: once here, not in every child
 from torch import nn
 from toy_run import Toy
 
