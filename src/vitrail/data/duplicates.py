@@ -7,9 +7,15 @@ O(N log N) however alike the pictures are.
 
 Each candidate pair is then judged on its thumbnails by what is left of their difference, as a share of their contrast,
 after the best change of brightness, shift and scale, taken as linear (the tangent distance of Simard et al. 1993).
-Small pictures have too little detail for that: every 1 is a shifted 1. They must agree as they are.
+Where pictures have too little detail for that (every handwritten 1 is a shifted 1) they must agree as they are: small
+pictures, and those with many lookalikes.
 
-MEASURED
+Measured with copies of every fourth of 1,675 photographs of clothes, each among all originals. Found: of copies saved
+at JPEG quality 30, halved, thirded, enlarged by 1.7 or squashed to 224 x 224, all; 12 % brighter, 99.8 %; cropped by 2 %
+on each side, 91 %; by up to 5 % on each side, 59 %; by exactly 5 %, 9 %. Wrongly joined: none; the one pair found
+among the originals is one photograph in two classes. Of 188 groups found in the 60,000 pictures of CIFAR-10, 40 drawn
+at random were all true. In the 70,000 of MNIST and the 1,797 of scikit-learn's digits, which hold no copies, none was
+found (one pair where MNIST is not taken as small).
 """
 
 from __future__ import annotations
@@ -19,7 +25,8 @@ import numpy as np
 THUMBNAIL_SIZE = 16  # pixels
 SMALL_SIDE = 32  # pixels; below it no shift or scale is allowed for
 MAX_RESIDUAL = 0.015  # share of the contrast; unrelated photographs of one kind begin at about 0.018
-MAX_SMALL_RESIDUAL = 0.002  # two handwritten digits of different people begin at about 0.004
+MAX_LOOKALIKES = 16  # candidates of one picture; above it they show what the kind has in common, not the picture
+MAX_STRICT_RESIDUAL = 0.002  # two handwritten digits of different people begin at about 0.004
 MIN_CONTRAST = 4.0  # levels of 255; flatter pictures are all alike, and only equal files count as copies
 
 ALL_PAIRS = 2000  # pictures; up to here every pair is looked at
@@ -28,7 +35,7 @@ NUM_AXES = 32
 WINDOW = 16
 _FAR = 0.1  # share of the contrast on the axes alone; what is farther is not looked at
 _MAX_AXES_SAMPLES = 4096
-_CHUNK = 4096  # thumbnails or pairs at a time, to bound the memory
+_CHUNK = 512  # thumbnails or pairs at a time: they fit the cache of a core
 
 
 def near_duplicates(thumbnails: np.ndarray, small: np.ndarray) -> list[tuple[int, ...]]:
@@ -46,10 +53,11 @@ def near_duplicates(thumbnails: np.ndarray, small: np.ndarray) -> list[tuple[int
         return []
     thumbnails, small = thumbnails[varied], small[varied]
     pairs = _candidates(_on_axes(thumbnails), small)
-    left = residuals(thumbnails, pairs, small[pairs].any(axis=1))
-    near = left <= _allowed(small, pairs)
+    strict = small | (np.bincount(pairs.ravel(), minlength=len(small)) > MAX_LOOKALIKES)
+    left = residuals(thumbnails, pairs, strict[pairs].any(axis=1))
+    near = left <= _allowed(strict, pairs)
     pairs, left = pairs[near], left[near]
-    groups = _around_leaders(thumbnails, small, pairs[np.argsort(left, kind="stable")])
+    groups = _around_leaders(thumbnails, strict, pairs[np.argsort(left, kind="stable")])
     return [tuple(varied[members].tolist()) for members in groups]
 
 
@@ -100,8 +108,8 @@ def _centred(images: np.ndarray) -> np.ndarray:
     return np.asarray(flat - flat.mean(axis=1, keepdims=True))
 
 
-def _allowed(small: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    return np.where(small[pairs].any(axis=1), MAX_SMALL_RESIDUAL, MAX_RESIDUAL)
+def _allowed(strict: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    return np.where(strict[pairs].any(axis=1), MAX_STRICT_RESIDUAL, MAX_RESIDUAL)
 
 
 def _contrast(thumbnails: np.ndarray) -> np.ndarray:
@@ -165,11 +173,11 @@ def _candidates(points: np.ndarray, small: np.ndarray) -> np.ndarray:
 
 def _are_near(points: np.ndarray, small: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(P,) bool. The distance on the axes never exceeds twice the residual of pictures that may not be moved."""
-    far = np.where(small[first] | small[second], MAX_SMALL_RESIDUAL, _FAR)
+    far = np.where(small[first] | small[second], MAX_STRICT_RESIDUAL, _FAR)
     return np.asarray(((points[first] - points[second]) ** 2).sum(axis=1) <= 2 * far)
 
 
-def _around_leaders(thumbnails: np.ndarray, small: np.ndarray, pairs: np.ndarray) -> list[list[int]]:
+def _around_leaders(thumbnails: np.ndarray, strict: np.ndarray, pairs: np.ndarray) -> list[list[int]]:
     """Join pairs, nearest first, into groups whose members are all near the group's first picture."""
     groups: dict[int, list[int]] = {}  # every member -> the list it shares with its group
     for first, second in pairs.tolist():
@@ -179,9 +187,9 @@ def _around_leaders(thumbnails: np.ndarray, small: np.ndarray, pairs: np.ndarray
         one, other = sorted((one, other))
         if len(one) + len(other) > 2:
             to_leader = np.array([(one[0], member) for member in other])
-            left = residuals(thumbnails, to_leader, small[to_leader].any(axis=1))
+            left = residuals(thumbnails, to_leader, strict[to_leader].any(axis=1))
             # The leader may be as far as two steps of the allowed size; a residual grows with the step's square.
-            if (left > 4 * _allowed(small, to_leader)).any():
+            if (left > 4 * _allowed(strict, to_leader)).any():
                 continue
         one.extend(other)
         one.sort()
