@@ -52,18 +52,14 @@ class RunResult:
         return self.comparison.verdict == "beat"
 
     def advice(self) -> tuple[str, ...]:
-        """What would help most, where the model is not clearly above the floor or leaves much to be won."""
-        advice = []
+        """What would help most, where the model is not clearly above the floor."""
+        if self.beats_floor:
+            return ()
         num_train = len(self.prepared.indices(TRAIN))
-        if self.config.weights is None and self.evaluation.accuracy < 0.9:
-            advice.append(
-                f"start from weights that have seen many pictures (--weights BUNDLE): {num_train:,} are few to learn"
-                " seeing from"
-            )
-        if not self.beats_floor:
-            advice.append("add pictures, of the smallest classes first")
-            advice.append("see `vitrail check` for pictures in the wrong class")
-            advice.append("train longer, with --minutes")
+        advice = [f"add pictures, of the smallest classes first: {num_train:,} is few"] if num_train < 10_000 else []
+        if self.config.weights is None and max(self.config.preprocessing.image_size) > 48:
+            advice.append("start from a model that has seen many pictures, with --weights BUNDLE")
+        advice += ["look for pictures in the wrong class, with `vitrail check`", "train longer, with --minutes"]
         return tuple(advice)
 
     def describe(self) -> tuple[str, ...]:

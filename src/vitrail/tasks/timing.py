@@ -60,6 +60,11 @@ def plan_minutes(
         run.events.note(f"there is time for more than {longest:g} epochs, {MAX_STRETCH:g} times the recipe's: no more")
     steps = max(1, int(epochs * run.loader.steps_per_epoch))
     epochs = steps / run.loader.steps_per_epoch
+    if epochs < 1:
+        run.events.warning(
+            f"the time allows {steps} of the {run.loader.steps_per_epoch} steps of one pass over the pictures:"
+            " too few to learn much; give more --minutes"
+        )
     warmup = config.schedule.warmup_epochs * min(1.0, epochs / config.schedule.epochs)
     schedule = replace(config.schedule, epochs=epochs, steps=steps, warmup_epochs=warmup)
     return replace(config, schedule=schedule, evaluate_every_epochs=every)
