@@ -22,9 +22,9 @@ import torch._dynamo  # torch's optimizers import it at first use: once here, no
 from torch import nn
 from toy_run import Toy
 
+from vitrail.storage import sha256_of
 from vitrail.training.events import SilentSink
 from vitrail.training.interrupts import Interrupted
-from vitrail.weights.files import sha256_of
 
 
 class SignalAt(SilentSink):

@@ -16,8 +16,8 @@ from typing import Any
 
 from vitrail.configuration import from_dict, to_dict
 from vitrail.errors import ConfigError, RunError
+from vitrail.storage import write_file, write_json
 from vitrail.training.config import TrainConfig
-from vitrail.weights.files import write_file, write_json
 
 __all__ = ["create_run_folder", "describe_environment", "describe_run", "lock_run", "read_config", "write_json"]
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from vitrail.errors import NonFiniteError, RunError, WeightsError
 from vitrail.objectives.base import Objective
+from vitrail.storage import new_folder, remove_folder, sha256_of, to_json
 from vitrail.training.averaging import Averaged
-from vitrail.weights.files import new_folder, read_tensors, remove_folder, sha256_of, to_json, write_tensors
+from vitrail.weights.files import read_tensors, write_tensors
 
 CHECKPOINTS = "checkpoints"
 _FORMAT = "vitrail-checkpoint-1"

@@ -29,8 +29,9 @@ from vitrail.data.transforms import EvaluationTransform
 from vitrail.errors import ImageError, WeightsError
 from vitrail.models.config import ViTConfig
 from vitrail.models.vit import VisionTransformer
+from vitrail.storage import new_folder, sha256_of, to_json
 from vitrail.weights.card import model_card
-from vitrail.weights.files import describe_foreign, new_folder, read_tensors, sha256_of, to_json, write_tensors
+from vitrail.weights.files import describe_foreign, read_tensors, write_tensors
 
 FORMAT = "vitrail-bundle-1"
 WEIGHTS, CONFIG, SAMPLES, CARD = "model.safetensors", "config.json", "samples.json", "README.md"
@@ -110,6 +111,7 @@ def _fill(folder: Path, model: VisionTransformer, config: BundleConfig, samples:
     config = replace(config, files={path.relative_to(folder).as_posix(): sha256_of(path) for path in written})
     plain = json.loads(to_json(to_dict(config)))  # as it will be read: keys are strings, tuples lists
     (folder / CONFIG).write_bytes(to_json({**plain, _CONFIG_SHA256: _sha256_of_values(plain)}))
+    config = from_dict(BundleConfig, plain, str(folder / CONFIG))
     (folder / CARD).write_text(model_card(config), encoding="utf-8", errors="backslashreplace")
     return config
 
