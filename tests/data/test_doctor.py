@@ -209,7 +209,9 @@ def test_a_part_of_a_large_data_set_is_chosen_by_name_and_said_so(photos):
     assert part.num_examined == part.examined.sum() == 5
     assert "sampled" in codes(part)
     assert "Of 8 pictures 5 were opened" in part.findings[-1].message
-    assert (part.thumbnails[~part.examined] == 0).all()
+    kept, thumbnails = part.thumbnails_of(np.arange(8)[::-1])
+    assert kept.tolist() == np.flatnonzero(part.examined)[::-1].tolist()
+    assert np.array_equal(thumbnails, np.stack([thumbnail(source.open(index)) for index in kept]))
     assert part.usable.all()
     (photos / "cat" / "new.jpg").write_bytes((photos / "cat" / "0.jpg").read_bytes())
     _, more = look(photos, max_decoded=6)

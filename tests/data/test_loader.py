@@ -230,3 +230,14 @@ def test_impossible_loaders_are_refused(folder):
         make(folder, batch_size=0)
     with pytest.raises(ValueError, match="num_workers -1"):
         make(folder, num_workers=-1)
+
+
+def test_pictures_in_memory_and_short_lists_need_no_worker(folder):
+    def default(spec, indices):
+        transform = EvaluationTransform(PREPROCESSING)
+        return Loader(open_source(spec), indices, transform, batch_size=4, seed=0)
+
+    assert default("digits", np.arange(20)).num_workers == 0
+    assert 0 <= default(folder, np.arange(20)).num_workers <= 8
+    for _ in default(folder, np.arange(8)).once():
+        assert not workers(os.getpid())

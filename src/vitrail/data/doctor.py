@@ -57,12 +57,16 @@ class DataReport:
     leaks: tuple[tuple[int, int], ...]  # pairs of one group that the given splits put on two sides
     sizes: np.ndarray  # (N, 2) int32: height, width in pixels; 0 where unknown
     modes: dict[str, int]  # stored colours, by Pillow's names -> pictures
-    # (N, 16, 16, 3) uint8, whole pictures squashed; zeros where not examined or broken. Pages that are never
-    # written take no memory.
-    thumbnails: np.ndarray
+    thumbnails: np.ndarray  # (num_examined, 16, 16, 3) uint8: whole pictures squashed, zeros where broken
     skipped: tuple[tuple[str, str], ...]
     findings: tuple[Finding, ...]
     fingerprint: str  # sha256 over names, labels, splits and the examined files' contents
+
+    def thumbnails_of(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Those of `indices` (int64) that were examined, in their order, and their thumbnails (., 16, 16, 3)."""
+        kept = indices[self.examined[indices]]
+        places = np.cumsum(self.examined) - 1
+        return kept, self.thumbnails[places[kept]]
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the pixels, as plain values; samples by number, as in the source."""
@@ -106,12 +110,12 @@ def examine(
     chosen = np.arange(len(source))
     if len(source) > max_decoded:
         chosen = np.sort(np.argsort(hashes, kind="stable")[:max_decoded])
-    looks = _Looks(source, limits)
-    looks.look(chosen, num_threads or _num_cores(), progress)
+    looks = _Looks(source, limits, chosen)
+    looks.look(num_threads or _num_cores(), progress)
     usable = np.ones(len(source), dtype=bool)
     usable[list(looks.broken)] = False
-    exact = _exact_groups(looks.contents, chosen[usable[chosen]])
-    near = _near_groups(looks, chosen[usable[chosen]], exact)
+    exact = _exact_groups(looks, usable)
+    near = _near_groups(looks, usable, exact)
     same = _join(exact, near)
     groups = hashes.astype(np.int64)
     for members in same:
@@ -147,7 +151,7 @@ def examine(
         thumbnails=looks.thumbnails,
         skipped=source.skipped,
         findings=tuple(sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))),
-        fingerprint=_fingerprint(source, names_digest, looks.contents[chosen]),
+        fingerprint=_fingerprint(source, names_digest, looks.contents),
     )
 
 
@@ -168,37 +172,38 @@ def require_usable(report: DataReport, source: Source, strict: bool) -> None:
 
 
 class _Looks:
-    """What is kept of each picture, in columns that the threads fill."""
+    """What is kept of the M pictures `chosen`, in columns that the threads fill."""
 
-    def __init__(self, source: Source, limits: ImageLimits) -> None:
-        self.source, self.limits = source, limits
-        self.contents = np.zeros((len(source), 2), dtype=np.uint64)  # the first 16 bytes of SHA-256
+    def __init__(self, source: Source, limits: ImageLimits, chosen: np.ndarray) -> None:
+        self.source, self.limits, self.chosen = source, limits, chosen
+        self.contents = np.zeros((len(chosen), 2), dtype=np.uint64)  # the first 16 bytes of SHA-256
+        self.thumbnails = np.zeros((len(chosen), THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3), dtype=np.uint8)
         self.sizes = np.zeros((len(source), 2), dtype=np.int32)
-        self.thumbnails = np.zeros((len(source), THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3), dtype=np.uint8)
         self.modes: dict[int, str] = {}
         self.broken: dict[int, str] = {}
 
-    def look(self, chosen: np.ndarray, num_threads: int, progress: Callable[[int, int], None] | None) -> None:
-        parts = [chosen[start : start + _PART] for start in range(0, len(chosen), _PART)]
+    def look(self, num_threads: int, progress: Callable[[int, int], None] | None) -> None:
+        total = len(self.chosen)
         done = 0
         executor = ThreadPoolExecutor(num_threads)
         try:
-            for number in executor.map(self._look_at_part, parts):
+            for number in executor.map(self._look_at_part, range(0, total, _PART)):
                 done += number
                 if progress is not None:
-                    progress(done, len(chosen))
+                    progress(done, total)
         finally:  # an interrupt must not wait for the rest of a large data set
             executor.shutdown(wait=True, cancel_futures=True)
 
-    def _look_at_part(self, part: np.ndarray) -> int:
-        for index in part.tolist():
+    def _look_at_part(self, start: int) -> int:
+        part = self.chosen[start : start + _PART].tolist()
+        for place, index in enumerate(part, start):
             try:
-                self._look_at(index)
+                self._look_at(place, index)
             except ImageError as error:
                 self.broken[index] = error.cause
         return len(part)
 
-    def _look_at(self, index: int) -> None:
+    def _look_at(self, place: int, index: int) -> None:
         data = self.source.read_bytes(index)
         if data is None:
             picture = self.source.open(index)
@@ -207,9 +212,9 @@ class _Looks:
         else:
             digest = hashlib.sha256(data)
             picture = open_picture(data, name=self.source.key(index), limits=self.limits)
-        self.contents[index] = np.frombuffer(digest.digest()[:16], dtype=np.uint64)
+        self.contents[place] = np.frombuffer(digest.digest()[:16], dtype=np.uint64)
         self.sizes[index] = picture.size
-        self.thumbnails[index] = thumbnail(picture)
+        self.thumbnails[place] = thumbnail(picture)
         self.modes[index] = picture.mode
 
 
@@ -248,21 +253,23 @@ def _fingerprint(source: Source, names_digest: bytes, contents: np.ndarray) -> s
     return digest.hexdigest()
 
 
-def _exact_groups(contents: np.ndarray, readable: np.ndarray) -> Groups:
-    """Groups of the readable pictures that are equal byte by byte, ascending."""
-    order = readable[np.lexsort((contents[readable, 1], contents[readable, 0]))]
+def _exact_groups(looks: _Looks, usable: np.ndarray) -> Groups:
+    """Groups of usable pictures that are equal byte by byte, ascending."""
+    places = np.flatnonzero(usable[looks.chosen])
+    order = places[np.lexsort((looks.contents[places, 1], looks.contents[places, 0]))]
     new = np.ones(len(order), dtype=bool)
-    new[1:] = (contents[order[1:]] != contents[order[:-1]]).any(axis=1)
-    runs = np.split(order, np.flatnonzero(new)[1:]) if not new.all() else []
+    new[1:] = (looks.contents[order[1:]] != looks.contents[order[:-1]]).any(axis=1)
+    runs = np.split(looks.chosen[order], np.flatnonzero(new)[1:]) if not new.all() else []
     return tuple(sorted(tuple(sorted(run.tolist())) for run in runs if len(run) > 1))
 
 
-def _near_groups(looks: _Looks, readable: np.ndarray, exact: Groups) -> Groups:
-    """Groups of near-duplicates among the readable pictures, one for each group of equal ones."""
-    first = np.ones(len(looks.sizes), dtype=bool)
-    first[[index for group in exact for index in group[1:]]] = False
-    indices = readable[first[readable]]
-    found = near_duplicates(looks.thumbnails[indices], looks.sizes[indices].min(axis=1) < SMALL_SIDE)
+def _near_groups(looks: _Looks, usable: np.ndarray, exact: Groups) -> Groups:
+    """Groups of near-duplicates among the usable pictures, one for each group of equal ones."""
+    wanted = usable.copy()
+    wanted[[index for group in exact for index in group[1:]]] = False
+    places = np.flatnonzero(wanted[looks.chosen])
+    indices = looks.chosen[places]
+    found = near_duplicates(looks.thumbnails[places], looks.sizes[indices].min(axis=1) < SMALL_SIDE)
     return tuple(tuple(indices[list(group)].tolist()) for group in found)
 
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_CONFIG = LoaderConfig()
+MAX_WORKERS = 8  # chosen without being told: enough for one accelerator, and each takes memory
+WORTH_A_POOL = 512  # pictures: fewer are loaded sooner than a worker starts
 BATCHES_AHEAD = 2  # for each worker: one being made, one waiting
 
 
@@ -108,7 +110,8 @@ class Loader:
         self.batch_size = batch_size
         self.seed = seed
         self.rank, self.num_ranks = rank, num_ranks
-        self.num_workers = _choose_num_workers(source, config)
+        self.num_workers = _choose_num_workers(source, self.indices, config)
+        self._may_go_without = config.num_workers is None
         self.steps_per_epoch = steps_per_epoch(len(self.indices), batch_size)
         self._maker = _Maker(source, transform, seed, keep=config.cache == "memory")
 
@@ -118,23 +121,25 @@ class Loader:
         Raises:
             DataError: a worker died.
         """
-        return self._batches(self._shuffled(step) for step in range(first_step, end_step))
+        return self._batches((self._shuffled(step) for step in range(first_step, end_step)), self.num_workers)
 
     def once(self) -> Iterator[Batch]:
         """Every sample once, in the order of `indices`; the last batch may be smaller. Raises as `stream`."""
         starts = range(0, len(self.indices), self.batch_size)
-        return self._batches(_Plan(0, self.indices[start : start + self.batch_size]) for start in starts)
+        plans = (_Plan(0, self.indices[start : start + self.batch_size]) for start in starts)
+        few = self._may_go_without and len(self.indices) < WORTH_A_POOL
+        return self._batches(plans, 0 if few else self.num_workers)
 
     def _shuffled(self, step: int) -> _Plan:
         epoch, positions = batch_at(len(self.indices), self.batch_size, self.seed, step, self.rank, self.num_ranks)
         return _Plan(epoch, self.indices[positions])
 
-    def _batches(self, plans: Iterable[_Plan]) -> Iterator[Batch]:
-        if self.num_workers == 0:
+    def _batches(self, plans: Iterable[_Plan], num_workers: int) -> Iterator[Batch]:
+        if num_workers == 0:
             for plan in plans:
                 yield self._tensors(plan, self._maker(plan))
             return
-        with _Pool(self._maker, self.num_workers) as pool:
+        with _Pool(self._maker, num_workers) as pool:
             for plan, made in pool.in_order(plans):
                 yield self._tensors(plan, made)
 
@@ -229,12 +234,19 @@ class _Pool:
             ) from error
 
 
-def _choose_num_workers(source: Source, config: LoaderConfig) -> int:
+def _choose_num_workers(source: Source, indices: np.ndarray, config: LoaderConfig) -> int:
+    """What the user said, or one for each core but the one that trains; none where pictures are in memory already."""
     if config.num_workers is not None:
         if config.num_workers < 0:
             raise ValueError(f"num_workers {config.num_workers} is negative; 0 loads in the training process")
         return config.num_workers
-    return 0
+    try:
+        if source.read_bytes(int(indices[0])) is None:
+            return 0
+    except ImageError:
+        pass  # a file all the same
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(num_cores - 1, 1 if config.cache == "memory" else MAX_WORKERS)
 
 
 _maker: _Maker | None = None  # of this worker process: sent once, not with every batch
