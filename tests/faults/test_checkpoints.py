@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from toy_run import Toy
+from toy_run import CONFIG, Toy
 
+from vitrail.errors import RunError, WeightsError
+from vitrail.models.vit import VisionTransformer
+from vitrail.training.events import JsonLines, SilentSink, read_metrics
 from vitrail.training.run_state import load_latest_checkpoint
+from vitrail.weights.bundle import BundleConfig, load_bundle, save_bundle
+
+resource = pytest.importorskip("resource", reason="a full disk is played by a limit that this system has not")
+
+
+def limit_file_size(num_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@contextlib.contextmanager
+def room_again() -> Iterator[None]:
+    """Lifts the limit at the end of the block."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
 
 FILES = ["model.safetensors", "optimizer.safetensors", "averaged.safetensors", "best.safetensors", "state.json"]
 
@@ -89,47 +110,52 @@ def test_half_a_checkpoint_under_its_working_name_is_not_looked_at(run: Path) ->
     assert skipped == []
 
 
-_FULL_DISK = """
-import resource, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from toy_run import Toy
-from vitrail.errors import RunError
-from vitrail.training.events import SilentSink
-
 class FillsTheDisk(SilentSink):
-    def metrics(self, step, values):
-        if step == 5:  # no file may grow beyond this from here on: to a writer, the disk is full
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    """From step 5 on no file may grow beyond a few bytes: to a writer, the disk is full."""
 
-try:
-    Toy(folder=Path(sys.argv[2])).run(FillsTheDisk())
-except RunError as error:
-    print(error)
-"""
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        if step == 5:
+            limit_file_size(4096)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 def test_a_full_disk_costs_no_earlier_checkpoint(tmp_path: Path) -> None:
-    training = Path(__file__).parents[1] / "training"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", _FULL_DISK, str(training), str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "step-00000006: could not be saved" in done.stdout
-    assert "the checkpoint checkpoints/step-00000004 before it is intact" in done.stdout
-    assert f"vitrail fit --resume {tmp_path / 'run'}" in done.stdout
+    run = tmp_path / "run"
+    with room_again(), pytest.raises(RunError) as raised:
+        Toy(folder=run).run(FillsTheDisk())
+    message = str(raised.value)
+    assert "step-00000006: could not be saved" in message
+    assert "the checkpoint checkpoints/step-00000004 before it is intact" in message
+    assert f"vitrail fit --resume {run}" in message
     # Its own half is gone, the earlier ones are whole, and with room again the run goes on.
-    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
-        "step-00000002",
-        "step-00000004",
-    ]
-    checkpoint, skipped = load_latest_checkpoint(tmp_path / "run")
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
+    checkpoint, skipped = load_latest_checkpoint(run)
     assert checkpoint is not None
     assert (checkpoint.step, skipped) == (4, [])
-    assert Toy(folder=tmp_path / "run").run().step == 10
+    assert Toy(folder=run).run().step == 10
+
+
+def test_a_full_disk_stops_the_metrics_with_a_clear_error_and_half_a_line_is_forgiven(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    sink = JsonLines(path)
+    for step in range(3):
+        sink.metrics(step, {"loss": 0.5})
+    with room_again():
+        limit_file_size(path.stat().st_size + 10)  # room for a part of a line
+        with pytest.raises(RunError, match=r"metrics\.jsonl: cannot be written"):
+            sink.metrics(3, {"loss": 0.5})
+    sink.close()
+    assert not path.read_bytes().endswith(b"\n")
+    JsonLines(path, after_step=9).close()
+    assert [line["step"] for line in read_metrics(path)] == [0, 1, 2]
+
+
+def test_a_full_disk_keeps_the_bundle_that_was_there(tmp_path: Path) -> None:
+    config = BundleConfig(CONFIG.model, tuple("abcdefghij"), CONFIG.preprocessing)
+    model = VisionTransformer(CONFIG.model)
+    save_bundle(tmp_path / "bundle", model, config)
+    with room_again():
+        limit_file_size(4096)
+        with pytest.raises(WeightsError, match="bundle: the bundle could not be saved"):
+            save_bundle(tmp_path / "bundle", model, replace(config, name="second"))
+    assert load_bundle(tmp_path).config.name == "classifier"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

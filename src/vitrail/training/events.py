@@ -105,8 +105,10 @@ class _AppendedFile:
             raise RunError(f"{path}: cannot be written ({error.strerror})") from error
 
     def write(self, line: str) -> None:
+        rest = memoryview(line.encode("utf-8", "backslashreplace") + b"\n")
         try:
-            self._file.write(line.encode("utf-8", "backslashreplace") + b"\n")
+            while rest:  # an unbuffered write may take a part, and says no only when it can take nothing
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise RunError(
                 f"{self.path}: cannot be written ({error.strerror}); make room and resume the run"

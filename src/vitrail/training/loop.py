@@ -63,7 +63,7 @@ def train(
             session.save_if_due(interrupts)
             if session.is_over():
                 return
-            step, batch = state.step, next(batches)
+            step, batch = state.step, session.fetch(batches, interrupts)
             torch.manual_seed(step_seed(config.seed, step, _DROPOUT))
             generator.manual_seed(step_seed(config.seed, step, _MIXING))
             learning_rate = plan.learning_rate(step, config.optimizer.learning_rate, config.schedule)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from vitrail.data.loader import Batch
-from vitrail.errors import NonFiniteError
+from vitrail.errors import DataError, NonFiniteError
 from vitrail.training.config import TrainConfig
 from vitrail.training.events import Events
 from vitrail.training.interrupts import Interrupted, Interrupts
@@ -79,12 +80,13 @@ class Session:
     def _keep_if_best(self, model: nn.Module, metrics: dict[str, float]) -> None:
         state = self.state
         score = state.objective.score(metrics)
-        weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
-        if not all(map(math.isfinite, score)) or not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        if not all(map(math.isfinite, score)):
             self.events.warning(f"step {state.step}: the evaluation is not finite; these weights are not kept as best")
         elif state.best is None or score > state.best.score:
-            finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-            state.best = Best(state.step, score, finite, weights)
+            weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+            if all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+                finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+                state.best = Best(state.step, score, finite, weights)
 
     def save_if_due(self, interrupts: Interrupts) -> None:
         """Save at the end, at the config's rhythm and on a signal.
@@ -109,13 +111,29 @@ class Session:
             where = f"; go on with: vitrail fit --resume {self.folder}" if self.folder is not None else ""
             raise Interrupted(interrupts.pending, f"stopped after step {state.step} of {self.plan.total_steps}{where}")
 
+    def fetch(self, batches: Iterator[Batch], interrupts: Interrupts) -> Batch:
+        """The next batch.
+
+        Raises:
+            Interrupted: the signal that arrived was sent to the loader's workers as well, and ended them (a terminal
+                and some schedulers signal the whole group of processes); everything is saved.
+        """
+        try:
+            return next(batches)
+        except DataError:
+            if interrupts.pending is None:
+                raise
+            self.save_if_due(interrupts)
+            raise
+
     def require_finite(self, totals: Mapping[str, Tensor], norm: Tensor, batch: Batch) -> dict[str, float]:
         """The numbers of one update, read from the device.
 
         Raises:
             NonFiniteError: the loss or the norm of the gradients is not finite.
         """
-        metrics = {f"train_{name}": float(value) for name, value in totals.items()} | {"gradient_norm": float(norm)}
+        numbers = torch.stack([*totals.values(), norm]).tolist()  # one wait for the device, not one for each number
+        metrics = dict(zip([*(f"train_{name}" for name in totals), "gradient_norm"], numbers, strict=True))
         if math.isfinite(metrics["train_loss"]) and math.isfinite(metrics["gradient_norm"]):
             return metrics
         files = [self.key(index) for index in batch.indices.tolist()]
