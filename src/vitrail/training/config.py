@@ -13,13 +13,15 @@ from vitrail.objectives.config import SupervisedConfig
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    name: Literal["adamw", "sgd"] = "adamw"
+    # "muon": orthogonalised momentum for kernels, AdamW for heads and all that is no matrix (Jordan et al. 2024).
+    name: Literal["adamw", "sgd", "muon"] = "adamw"
     learning_rate: float = 1e-3  # at the peak of the schedule
+    kernel_rate: float = 1.0  # muon: learning rate of the orthogonalised kernels, as a multiple of learning_rate
     # AdamW's coefficient: each step takes learning_rate * weight_decay off kernels (matrices and convolutions) only;
     # biases, norms, tokens, positions and LayerScale are left alone (big_vision).
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
-    momentum: float = 0.9  # sgd
+    momentum: float = 0.9  # sgd; for muon 0.95 is usual
     layer_decay: float = 1.0  # learning rate of block i times layer_decay ** (depth - i); 1 is off
     clip_norm: float | None = 1.0  # global norm of all gradients
 

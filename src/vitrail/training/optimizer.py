@@ -1,4 +1,4 @@
-"""Optimizers: which parameters decay, which learn more slowly, and the two update rules."""
+"""Optimizers: which parameters decay, which learn more slowly, and which rule updates them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.training.config import OptimizerConfig
+from vitrail.training.muon import Muon
 
 # What stands behind the encoder learns at the full rate; all that is neither this nor a block feeds the first block.
 _BEHIND_THE_BLOCKS = ("norm", "fc_norm", "attn_pool", "pre_logits", "head", "head_dist")
@@ -21,6 +22,11 @@ def is_kernel(name: str, parameter: Tensor) -> bool:
     Biases, norms, tokens, positions, probes and LayerScale are none (big_vision decays `.*/kernel$` alone).
     """
     return name.rpartition(".")[2] == "weight" and parameter.ndim >= 2
+
+
+def is_orthogonalized(name: str, parameter: Tensor) -> bool:
+    """What Muon's orthogonal update applies to: kernels but those of heads, whose rows are classes of their own."""
+    return is_kernel(name, parameter) and not {"head", "head_dist"} & set(name.split("."))
 
 
 def layer_scale_of(name: str, depth: int, layer_decay: float) -> float:
@@ -47,18 +53,22 @@ def parameter_groups(objective: nn.Module, config: OptimizerConfig) -> list[dict
         objective: its parameters under `model.` have layers; its own (projections, queues) learn at the full rate.
             A bare model will do as well.
     Returns:
-        Groups for a torch optimizer, each with "weight_decay" and "layer_scale", the factor on the learning rate.
+        Groups for a torch optimizer, each with "weight_decay", "layer_scale", the factor on the learning rate, and
+        "orthogonal", whether Muon makes its updates orthogonal.
     """
     named = [(name, parameter) for name, parameter in objective.named_parameters() if parameter.requires_grad]
     prefix = "model." if isinstance(getattr(objective, "model", None), nn.Module) else ""
     blocks = [int(match[1]) for name, _ in named if (match := re.match(rf"{prefix}blocks\.(\d+)\.", name))]
     depth = max(blocks, default=-1) + 1
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for name, parameter in named:
         of_model = name.startswith(prefix)
         scale = layer_scale_of(name.removeprefix(prefix), depth, config.layer_decay) if of_model else 1.0
         decay = config.weight_decay if is_kernel(name, parameter) else 0.0
-        group = groups.setdefault((decay, scale), {"params": [], "weight_decay": decay, "layer_scale": scale})
+        orthogonal = config.name == "muon" and is_orthogonalized(name, parameter)
+        scale *= config.kernel_rate if orthogonal else 1.0
+        settings = {"weight_decay": decay, "layer_scale": scale, "orthogonal": orthogonal}
+        group = groups.setdefault((decay, scale, orthogonal), {"params": [], **settings})
         group["params"].append(parameter)
     if not groups:
         raise ValueError("nothing to train: no parameter requires a gradient")
@@ -89,13 +99,15 @@ class DecoupledSGD(torch.optim.SGD):
 
 
 def build_optimizer(objective: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW or momentum SGD over `parameter_groups`; the loop sets the learning rate before every step."""
+    """AdamW, Muon or momentum SGD over `parameter_groups`; the loop sets the learning rate before every step."""
     groups = parameter_groups(objective, config)
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
     if config.name == "sgd":
         return DecoupledSGD(groups, lr=config.learning_rate, momentum=config.momentum)
-    raise ValueError(f"optimizer {config.name!r} is none of adamw, sgd")
+    if config.name == "muon":
+        return Muon(groups, lr=config.learning_rate, betas=config.betas, momentum=config.momentum)
+    raise ValueError(f"optimizer {config.name!r} is none of adamw, sgd, muon")
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
