@@ -29,7 +29,7 @@ def pictures(batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, 8, 12, generator=torch.Generator().manual_seed(2))
 
 
-@pytest.mark.parametrize("stem", [{}, {"stem": "conv", "stem_widths": (6, 8), "stem_blocks": 1}])
+@pytest.mark.parametrize("stem", [{}, {"stem": "conv", "stem_widths": (6, 8), "stem_blocks": (0, 1)}])
 def test_a_picture_does_not_leak_into_its_neighbour(stem: dict[str, Any]) -> None:
     made, images = model(**stem), pictures()
     before = made(images)

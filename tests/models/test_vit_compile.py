@@ -18,7 +18,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"pooling": "map", "class_token": False, "position_embedding": "sincos_2d_mae"},
     {"position_embedding": "relative", "block_style": "post_norm", "pooling": "gap"},
     {"position_embedding": "learned_2d", "position_placement": "every_layer", "distillation_token": True},
-    {"stem": "conv", "stem_widths": (6, 8), "stem_blocks": 1, "layer_scale_init": 0.1, "num_register_tokens": 2},
+    {"stem": "conv", "stem_widths": (6, 8), "stem_blocks": (0, 1), "layer_scale_init": 0.1, "num_register_tokens": 2},
 ]
 
 

@@ -45,7 +45,7 @@ CONTRADICTIONS = [
     ({"layer_scale_init": float("inf")}, r"layer_scale_init inf"),
     ({"head_bias_init": "-6.9"}, r"head_bias_init '-6.9'"),
     ({"stem_widths": (8,)}, r"stem_widths \(8,\) .* stem is 'patch'"),
-    ({"stem_blocks": 1}, r"stem_blocks 1 .* stem is 'patch'"),
+    ({"stem_blocks": (1,)}, r"stem_blocks \(1,\) .* stem is 'patch'"),
     ({"stem": "conv"}, r"stem 'conv' needs stem_widths"),
     ({"stem": "conv", "stem_widths": (8, 0)}, r"stem_widths \(8, 0\)"),
     ({"stem": "conv", "stem_widths": (8,) * 5}, r"patch_size that 32 divides, not 16"),

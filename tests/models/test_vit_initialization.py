@@ -98,7 +98,7 @@ EVERYTHING = {
     "layer_scale_init": 0.1,
     "stem": "conv",
     "stem_widths": (8, 12),
-    "stem_blocks": 1,
+    "stem_blocks": (1, 0),
 }
 
 

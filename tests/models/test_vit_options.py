@@ -43,7 +43,7 @@ OPTIONS = {
     "attention_dropout_rate": st.sampled_from([0.0, 0.2]),
     "stochastic_depth_rate": st.sampled_from([0.0, 0.2]),
     "stem_widths": st.sampled_from([(), (), (3,), (4, 6)]),
-    "stem_blocks": st.integers(0, 1),
+    "stem_blocks": st.sampled_from([(), (0, 1)]),
 }
 
 
@@ -54,8 +54,8 @@ def configs(draw: st.DrawFn) -> ViTConfig:
     fields["image_size"] = (grid[0] * fields["patch_size"], grid[1] * fields["patch_size"])
     if fields["stem_widths"]:
         fields["stem"] = "conv"
-    else:
-        fields["stem_blocks"] = 0
+    if len(fields["stem_widths"]) != len(fields["stem_blocks"]):
+        fields["stem_blocks"] = ()
     if fields["pooling"] != "token":
         fields["distillation_token"] = False
     try:

@@ -84,6 +84,22 @@ def test_balanced_loss_is_the_weighted_mean_over_the_batch() -> None:
     torch.testing.assert_close(plain(inputs, 0).loss, losses.mean())
 
 
+def test_the_prior_is_added_in_the_loss_and_not_in_the_answer() -> None:
+    counts = [8, 2]
+    learner = objective(counts, prior_strength=1.0)
+    batch = batch_of([0, 0, 1])
+    inputs = learner.prepare(batch, torch.Generator())
+    logits = learner.model(inputs["images"])
+    expected = F.cross_entropy(logits + torch.tensor([0.8, 0.2]).log(), batch.labels)
+    torch.testing.assert_close(learner(inputs, 0).loss, expected)
+
+
+def test_a_class_without_pictures_keeps_the_prior_finite() -> None:
+    learner = objective([3, 0], prior_strength=1.0, label_smoothing=0.1)
+    inputs = learner.prepare(batch_of([0, 0]), torch.Generator())
+    assert learner(inputs, 0).loss.isfinite()
+
+
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("balance", [False, True])
 def test_the_loss_of_a_batch_is_the_weighted_mean_of_its_parts(loss: str, balance: bool) -> None:

@@ -37,7 +37,7 @@ RICH = ViTConfig(
     pre_logits_size=8,
     stem="conv",
     stem_widths=(4,),
-    stem_blocks=1,
+    stem_blocks=(1,),
 )
 
 

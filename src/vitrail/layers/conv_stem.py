@@ -20,18 +20,18 @@ class ConvStem(nn.Module):
     Args:
         in_channels: of the picture.
         widths: channels after each convolution; every one halves height and width.
-        num_blocks: residual blocks of two 3x3 convolutions after each of them.
+        num_blocks: residual blocks of two 3x3 convolutions after each of them; (): none.
         activation: see `make_activation`.
     """
 
     def __init__(
-        self, in_channels: int, widths: Sequence[int], *, num_blocks: int = 0, activation: str = "gelu"
+        self, in_channels: int, widths: Sequence[int], num_blocks: Sequence[int] = (), *, activation: str = "gelu"
     ) -> None:
         super().__init__()
         stages: list[nn.Module] = []
-        for width in widths:
+        for width, blocks in zip(widths, num_blocks or [0] * len(widths), strict=True):
             stages.append(ConvNorm(in_channels, width, stride=2, activation=activation))
-            stages.extend(ResidualBlock(width, activation=activation) for _ in range(num_blocks))
+            stages.extend(ResidualBlock(width, activation=activation) for _ in range(blocks))
             in_channels = width
         self.layers = nn.Sequential(*stages)
 

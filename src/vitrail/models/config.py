@@ -43,7 +43,6 @@ _COUNTS = {
     "mlp_size": 1,
     "num_register_tokens": 0,
     "pre_logits_size": 1,
-    "stem_blocks": 0,
 }
 _FLAGS = ("class_token", "distillation_token", "position_for_prefix", "qkv_bias")
 _RATES = ("dropout_rate", "attention_dropout_rate", "stochastic_depth_rate")
@@ -91,7 +90,7 @@ class ViTConfig:
     # For stem "conv": the channels of its 3x3 convolutions of stride 2; 2 ** len(stem_widths) divides patch_size and
     # the patch embedding's own kernel covers what remains of it (Xiao et al. 2021, "Early convolutions").
     stem_widths: tuple[int, ...] = ()
-    stem_blocks: int = 0  # residual 3x3 blocks after each of the stem's convolutions
+    stem_blocks: tuple[int, ...] = ()  # residual 3x3 blocks after each of these convolutions; (): none
     head_bias_init: float = 0.0
 
     def __post_init__(self) -> None:
@@ -179,9 +178,10 @@ def _check_types_and_ranges(config: ViTConfig) -> None:
     size = config.image_size
     if not isinstance(size, tuple) or len(size) != 2 or not all(_is_int(side) and side > 0 for side in size):
         raise ConfigError(f"image_size {size!r} is not (height, width) in whole pixels")
-    widths = config.stem_widths
-    if not isinstance(widths, tuple) or not all(_is_int(width) and width > 0 for width in widths):
-        raise ConfigError(f"stem_widths {widths!r} is not a tuple of channel counts")
+    for name, smallest in (("stem_widths", 1), ("stem_blocks", 0)):
+        counts = getattr(config, name)
+        if not isinstance(counts, tuple) or not all(_is_int(count) and count >= smallest for count in counts):
+            raise ConfigError(f"{name} {counts!r} is not a tuple of whole numbers of at least {smallest}")
 
 
 def _check_geometry(config: ViTConfig) -> None:
@@ -203,6 +203,10 @@ def _check_geometry(config: ViTConfig) -> None:
     if config.stem == "conv":
         if not config.stem_widths:
             raise ConfigError("stem 'conv' needs stem_widths, the channels of its convolutions, and they are empty")
+        if config.stem_blocks and len(config.stem_blocks) != len(config.stem_widths):
+            raise ConfigError(
+                f"stem_blocks {config.stem_blocks} needs one number for each of stem_widths {config.stem_widths}"
+            )
         if config.patch_size % 2 ** len(config.stem_widths):
             raise ConfigError(
                 f"the {len(config.stem_widths)} convolutions of stride 2 in stem_widths {config.stem_widths} need a "

@@ -72,10 +72,11 @@ def _stem_layers(config: ViTConfig) -> list[tuple[int, int, int]]:
     """(channels in, channels out, pixels of the result) of every 3x3 convolution of the stem."""
     layers = []
     channels, (height, width) = config.in_channels, config.image_size
-    for out_channels in config.stem_widths:
+    blocks = config.stem_blocks or (0,) * len(config.stem_widths)
+    for out_channels, num_blocks in zip(config.stem_widths, blocks, strict=True):
         height, width = height // 2, width // 2
         layers.append((channels, out_channels, height * width))
-        layers.extend([(out_channels, out_channels, height * width)] * (2 * config.stem_blocks))
+        layers.extend([(out_channels, out_channels, height * width)] * (2 * num_blocks))
         channels = out_channels
     return layers
 

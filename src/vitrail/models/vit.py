@@ -262,7 +262,7 @@ class VisionTransformer(nn.Module):
 def _patch_embed(config: ViTConfig) -> PatchEmbed:
     if config.stem == "patch":
         return PatchEmbed(config.in_channels, config.width, config.patch_size)
-    stem = ConvStem(config.in_channels, config.stem_widths, num_blocks=config.stem_blocks, activation=config.activation)
+    stem = ConvStem(config.in_channels, config.stem_widths, config.stem_blocks, activation=config.activation)
     return PatchEmbed(config.stem_widths[-1], config.width, config.patch_kernel_size, backbone=stem)
 
 

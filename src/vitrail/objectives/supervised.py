@@ -65,6 +65,12 @@ def class_weights(counts: Sequence[int]) -> Tensor:
     return torch.where(present, weights, 0.0).float()
 
 
+def log_shares(counts: Sequence[int]) -> Tensor:
+    """Logarithm of each class's share of the training pictures, (K,); a class without any counts as one picture."""
+    number = torch.as_tensor(counts, dtype=torch.float64).clamp(min=1)
+    return (number / number.sum()).log().float()
+
+
 class Supervised(Objective):
     """Softmax or sigmoid loss of a classifier, with label smoothing, MixUp and CutMix, and weights of the classes.
 
@@ -77,6 +83,7 @@ class Supervised(Objective):
     """
 
     class_weights: Tensor | None
+    log_prior: Tensor | None
 
     def __init__(
         self,
@@ -94,6 +101,8 @@ class Supervised(Objective):
         self.num_classes = len(class_counts)
         weights = class_weights(class_counts) if config.balance else None
         self.register_buffer("class_weights", weights, persistent=False)
+        prior = config.prior_strength * log_shares(class_counts) if config.prior_strength else None
+        self.register_buffer("log_prior", prior, persistent=False)
 
     def prepare(self, batch: Batch, generator: torch.Generator) -> Inputs:
         """{"images": (B, C, H, W) float32, "targets": (B, K)}, mixed but not smoothed."""
@@ -106,7 +115,8 @@ class Supervised(Objective):
         """Loss, and "accuracy" against the class that has the largest share of the (mixed) target."""
         targets = inputs["targets"]
         logits = self.model(inputs["images"]).float()  # a loss in bfloat16 would lose the small differences
-        losses = LOSSES[self.config.loss](logits, smooth_labels(targets, self.config.label_smoothing))
+        adjusted = logits if self.log_prior is None else logits + self.log_prior
+        losses = LOSSES[self.config.loss](adjusted, smooth_labels(targets, self.config.label_smoothing))
         if self.class_weights is not None:
             losses = losses * (targets @ self.class_weights)
         accuracy = (logits.argmax(dim=1) == targets.argmax(dim=1)).float().mean()
