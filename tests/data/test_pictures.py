@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
 from vitrail.data.sources.pictures import find_pictures
 from vitrail.errors import DataError, ImageError
 

@@ -191,12 +191,14 @@ def test_a_flip_is_left_right_and_happens_at_its_rate() -> None:
     assert abs(flipped / 500 - 0.3) < 4 * np.sqrt(0.21 / 500)
 
 
-def test_a_shift_repeats_the_edges() -> None:
-    pixels = noise(6, 7)
-    padded = np.pad(pixels, ((3, 3), (3, 3), (0, 0)), mode="edge")
-    for down, across in ((0, 0), (2, -3), (-3, 1)):
-        expected = padded[3 - down : 9 - down, 3 - across : 10 - across]
-        np.testing.assert_array_equal(np.asarray(shift(Image.fromarray(pixels), down, across)), expected)
+@pytest.mark.parametrize(("down", "across"), [(0, 0), (1, 0), (0, -2), (-1, 2), (3, 3)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_shift_leaves_black(down: int, across: int, mode: str) -> None:
+    shape = (4, 5) if mode == "L" else (4, 5, 3)
+    pixels = np.random.default_rng(0).integers(1, 256, shape, dtype=np.uint8)
+    padded = np.pad(pixels, [(3, 3), (3, 3)] + [(0, 0)] * (len(shape) - 2))
+    expected = padded[3 - down : 7 - down, 3 - across : 8 - across]
+    np.testing.assert_array_equal(np.asarray(shift(Image.fromarray(pixels), down, across)), expected)
 
 
 def test_shifts_reach_every_offset_up_to_the_greatest_and_no_other() -> None:

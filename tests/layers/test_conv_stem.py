@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from vitrail.errors import ConfigError
 from vitrail.layers.conv_stem import ConvStem
 from vitrail.layers.initialization import initialize_layers

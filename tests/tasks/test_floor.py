@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.linear_model import RidgeClassifier
+
 from vitrail.data.config import DataConfig
 from vitrail.data.sources import open_source
 from vitrail.data.split import TEST, TRAIN, VALIDATION

@@ -87,7 +87,7 @@ class Augmentation:
     """What training does to one picture, in this order: crop, flip, RandAugment, colour, grey, blur, solarize."""
 
     # "inception": a random box of crop_area and crop_aspect, resized (Szegedy et al. 2015). "shift": the evaluation
-    # picture moved by up to max_shift pixels, edges repeated. "evaluation": as in evaluation.
+    # picture moved by up to max_shift pixels, the gap black. "evaluation": as in evaluation.
     crop: Literal["inception", "shift", "evaluation"] = "inception"
     crop_area: tuple[float, float] = (0.05, 1.0)
     crop_aspect: tuple[float, float] = (0.75, 4 / 3)  # width / height

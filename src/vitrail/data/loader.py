@@ -15,6 +15,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -255,6 +256,9 @@ _maker: _Maker | None = None  # of this worker process: sent once, not with ever
 def _start_worker(maker: _Maker) -> None:
     global _maker
     _maker = maker
+    # A terminal's Ctrl-C reaches every process of its group; only the parent decides what it means.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -160,10 +160,8 @@ class TrainingTransform:
 
 
 def shift(image: Image.Image, down: int, across: int) -> Image.Image:
-    """Move a picture by whole pixels, its edge pixels repeated into the gap."""
-    rows = np.clip(np.arange(image.height) - down, 0, image.height - 1)
-    columns = np.clip(np.arange(image.width) - across, 0, image.width - 1)
-    return Image.fromarray(np.asarray(image)[rows][:, columns])
+    """Move a picture by whole pixels; the gap is black, as published for CIFAR and MNIST."""
+    return image.transform(image.size, Image.Transform.AFFINE, (1, 0, -across, 0, 1, -down), Image.Resampling.NEAREST)
 
 
 def _happens(rate: float, generator: np.random.Generator) -> bool:

@@ -9,44 +9,45 @@ from vitrail.recipes.situation import Situation
 from vitrail.training.config import AveragingConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 
 
-def _channels(situation: Situation) -> int:
-    return situation.facts.num_channels
-
-
 def _preprocessing(situation: Situation, side: int, crop_fraction: float = 1.0) -> Preprocessing:
-    half = (0.5,) * _channels(situation)
+    half = (0.5,) * situation.facts.num_channels
     return Preprocessing(image_size=(side, side), crop_fraction=crop_fraction, mean=half, std=half)
 
 
 def digits_vit(situation: Situation) -> TrainConfig:
-    """A tiny ViT for tiny pictures, such as the 8x8 digits of scikit-learn.
+    """A small ViT for tiny pictures, such as the 8x8 digits of scikit-learn: one convolution before the encoder.
 
     Command: `vitrail train digits_vit --data digits`.
     """
-    side = max(8, 2 * round(max(situation.facts.picture_size) / 2)) if situation.facts.picture_size else 8
-    side = side if side <= 16 else 8
+    side = max(situation.facts.picture_size)
+    side = side + side % 2 if side <= 16 else 8
     return TrainConfig(
         recipe="digits_vit",
         data=situation.data,
         model=ViTConfig(
             image_size=(side, side),
             patch_size=2,
-            in_channels=_channels(situation),
+            in_channels=situation.facts.num_channels,
             num_classes=situation.facts.num_classes,
             width=64,
             depth=4,
             num_heads=4,
-            mlp_size=256,
+            mlp_size=128,
             pooling="gap",
             class_token=False,
+            stem="conv",
+            stem_widths=(64,),
+            stem_blocks=(1,),
         ),
         preprocessing=_preprocessing(situation, side),
         # Shifts only: a mirrored or strongly cropped digit is another digit.
         augmentation=Augmentation(crop="shift", max_shift=1, flip_rate=0.0),
+        batch_augmentation=BatchAugmentation(mixup_alpha=0.2),
         objective=SupervisedConfig(label_smoothing=0.1, balance=situation.balance),
         optimizer=OptimizerConfig(learning_rate=3e-3, weight_decay=0.05),
-        schedule=ScheduleConfig(epochs=100, warmup_epochs=5),
-        batch_size=128,
+        schedule=ScheduleConfig(epochs=60, warmup_epochs=5),
+        averaging=AveragingConfig(rate=0.99),
+        batch_size=64,
         seed=situation.seed,
         evaluate_every_epochs=2,
     )
@@ -60,7 +61,7 @@ def small_pictures(situation: Situation) -> TrainConfig:
         model=ViTConfig(
             image_size=(32, 32),
             patch_size=4,
-            in_channels=_channels(situation),
+            in_channels=situation.facts.num_channels,
             num_classes=situation.facts.num_classes,
             width=192,
             depth=6,
@@ -82,34 +83,38 @@ def small_pictures(situation: Situation) -> TrainConfig:
 
 
 def small_photos(situation: Situation) -> TrainConfig:
-    """A ViT with a deep convolutional stem for photographs when there are too few for a plain ViT."""
+    """A ViT with a deep convolutional stem for photographs when there are too few for a plain ViT.
+
+    Command: `vitrail fit PHOTOS`.
+    """
     return TrainConfig(
         recipe="small_photos",
         data=situation.data,
         model=ViTConfig(
-            image_size=(96, 96),
+            image_size=(80, 80),
             patch_size=16,
-            in_channels=_channels(situation),
+            in_channels=situation.facts.num_channels,
             num_classes=situation.facts.num_classes,
             width=192,
-            depth=6,
+            depth=4,
             num_heads=3,
             mlp_size=768,
             pooling="gap",
             class_token=False,
-            stem="conv",
-            stem_widths=(24, 48, 96, 192),
-            stem_blocks=1,
+            layer_scale_init=0.1,
             stochastic_depth_rate=0.1,
+            stem="conv",
+            stem_widths=(48, 96, 192, 192),
+            stem_blocks=(0, 1, 1, 1),
         ),
-        preprocessing=_preprocessing(situation, 96),
+        preprocessing=_preprocessing(situation, 80, crop_fraction=0.875),
         augmentation=Augmentation(crop="inception", crop_area=(0.35, 1.0)),
-        batch_augmentation=BatchAugmentation(mixup_alpha=0.2),
+        batch_augmentation=BatchAugmentation(mixup_alpha=0.2, cutmix_alpha=1.0),
         objective=SupervisedConfig(label_smoothing=0.1, balance=situation.balance),
-        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05),
-        schedule=ScheduleConfig(epochs=60, warmup_epochs=5),
-        averaging=AveragingConfig(rate=0.998),
-        batch_size=32,
+        optimizer=OptimizerConfig(name="muon", learning_rate=1e-3, kernel_rate=2.0, weight_decay=0.5, momentum=0.95),
+        schedule=ScheduleConfig(epochs=80, warmup_epochs=3),
+        averaging=AveragingConfig(rate=0.99),
+        batch_size=64,
         seed=situation.seed,
     )
 
@@ -122,7 +127,7 @@ def photos(situation: Situation) -> TrainConfig:
         model=ViTConfig(
             image_size=(160, 160),
             patch_size=16,
-            in_channels=_channels(situation),
+            in_channels=situation.facts.num_channels,
             num_classes=situation.facts.num_classes,
             width=384,
             depth=11,

@@ -6,14 +6,23 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from vitrail.data.config import DataConfig
 from vitrail.data.facts import describe
 from vitrail.data.sources import open_source
-from vitrail.data.split import TRAIN
+from vitrail.data.split import TRAIN, VALIDATION
 from vitrail.errors import ConfigError
 from vitrail.recipes import Situation, StartingWeights, choose, get_recipe
 from vitrail.tasks.floor import Floor, floor_from_json, measure_floor
-from vitrail.tasks.prepare import describe_splits, prepare_data, read_data_record, reopen_data, write_data_record
+from vitrail.tasks.prepare import (
+    PreparedData,
+    describe_splits,
+    prepare_data,
+    read_data_record,
+    reopen_data,
+    write_data_record,
+)
 from vitrail.tasks.result import RunResult, finish
 from vitrail.tasks.run import Run, new_run, resolved
 from vitrail.tasks.timing import Stopwatch, plan_minutes
@@ -70,9 +79,28 @@ def fit(config: FitConfig, events: Events, command: str = "") -> RunResult:
         choice = choose(situation)
         events.note(f"recipe: {choice.recipe}, because {choice.reason}")
         recipe = replace(get_recipe(choice.recipe)(situation), tensorboard=config.tensorboard)
+        if not config.balance and validation_is_more_even(prepared):
+            recipe = replace(recipe, objective=replace(recipe.objective, prior_strength=1.0))
+            events.note(
+                "classes: the validation pictures are spread more evenly over them than the training pictures;"
+                " the loss is adjusted for it"
+            )
         run = Run(resolved(recipe, prepared), prepared, events)
         begin(run, folder, floor, watch, command, config.minutes)
         return complete(run, folder, floor, watch, command, choice.reason)
+
+
+def validation_is_more_even(prepared: PreparedData) -> bool:
+    """Whether a model that learns how frequent the training classes are would learn something wrong.
+
+    True where the training pictures are at least 0.1 in total variation from an even spread, and the validation
+    pictures, which stand for those to come, less than half as far.
+    """
+    distances = []
+    for split in (TRAIN, VALIDATION):
+        shares = prepared.class_counts(split) / max(1, len(prepared.indices(split)))
+        distances.append(0.5 * float(np.abs(shares - 1 / len(shares)).sum()))
+    return distances[0] >= 0.1 and distances[1] < 0.5 * distances[0]
 
 
 def begin(run: Run, folder: Path, floor: Floor, watch: Stopwatch, command: str, minutes: float | None = None) -> None:

@@ -128,9 +128,8 @@ def _pixels(prepared: PreparedData, seed: int) -> Features:
     for split in (TRAIN, VALIDATION, TEST):
         # Of a very large data set only a part was examined and has thumbnails.
         seen = np.flatnonzero((prepared.splits == split) & report.examined)
-        rows = _chosen(seen, MAX_ROWS if split == TRAIN else MAX_EVALUATED, seed)
-        pixels = report.thumbnails[rows].reshape(len(rows), -1)
-        features[split] = (rows, pixels.astype(np.float32) / np.float32(255))
+        rows, pixels = report.thumbnails_of(_chosen(seen, MAX_ROWS if split == TRAIN else MAX_EVALUATED, seed))
+        features[split] = (rows, pixels.reshape(len(rows), -1).astype(np.float32) / np.float32(255))
     return features
 
 

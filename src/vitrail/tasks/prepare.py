@@ -17,8 +17,8 @@ from vitrail.data.sources import open_source
 from vitrail.data.sources.base import Source
 from vitrail.data.split import SPLIT_NAMES, TEST, TRAIN, UNASSIGNED, VALIDATION, make_splits
 from vitrail.errors import DataError, RunError
+from vitrail.storage import write_json
 from vitrail.training.events import Events
-from vitrail.training.run_folder import write_json
 
 DATA_FILE = "data.json"
 

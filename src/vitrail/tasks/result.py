@@ -17,13 +17,13 @@ from vitrail.errors import RunError
 from vitrail.evaluators.comparison import Comparison, compare
 from vitrail.evaluators.evaluation import Evaluation, evaluate
 from vitrail.models.vit import VisionTransformer
+from vitrail.storage import write_file
 from vitrail.tasks.floor import Floor, FloorModel
 from vitrail.tasks.inference import Answers, ask
 from vitrail.tasks.prepare import PreparedData
 from vitrail.tasks.run import Run
 from vitrail.training.config import TrainConfig
 from vitrail.weights.bundle import BundleConfig, Sample, save_bundle
-from vitrail.weights.files import write_file
 
 PREDICTIONS_FILE = "predictions.csv"
 NUM_SAMPLES = 4  # pictures in the bundle

@@ -112,7 +112,7 @@ class Run:
 
     def train(self, folder: Path) -> None:
         """To the end of the plan, or raises what the loop raises."""
-        after_step = self.state.step if self.state.step else None
+        after_step = self.state.step  # what a killed session reported beyond its last checkpoint happens again
         self.events.add(JsonLines(folder / METRICS_FILE, after_step))
         if self.config.tensorboard:
             self.events.add(TensorBoard(folder / "tensorboard", after_step))

@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from vitrail.errors import WeightsError
-from vitrail.storage import write_file as write_file
 
 # First bytes -> what the file is. A safetensors file starts with the length of its header and "{".
 _FOREIGN = {
