@@ -17,6 +17,7 @@ def test_a_trial_leaves_the_run_as_it_was(precision: str) -> None:
     before = {name: tensor.clone() for name, tensor in state.objective.state_dict().items()}
     state.objective.eval()
     torch.manual_seed(7)
+    threads = torch.get_num_threads()
     np.random.default_rng(7)
     random_state = torch.get_rng_state()
     trial = run_trial(state.objective, toy.loader, toy.config, seconds=0.1)
@@ -28,6 +29,8 @@ def test_a_trial_leaves_the_run_as_it_was(precision: str) -> None:
         assert torch.equal(tensor, before[name])
     assert trial.seconds_per_step > 0
     assert trial.num_steps > 0
+    assert trial.num_threads in trial.row_seconds
+    assert torch.get_num_threads() == threads
     if precision == "auto":
         assert set(trial.step_seconds) == {"float32", "bfloat16"}
     else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from vitrail.data.config import DataConfig
 from vitrail.data.facts import describe
@@ -107,16 +108,18 @@ def begin(run: Run, folder: Path, floor: Floor, watch: Stopwatch, command: str, 
     """Settle what a measured trial decides, and write down everything that the run needs to go on or be repeated."""
     with watch.phase("trial"):
         trial = run_trial(run.state.objective, run.loader, run.config, TRIAL_SECONDS)
+        torch.set_num_threads(trial.num_threads)
         evaluation_seconds = run.time_evaluation()
-    config = replace(run.config, precision=trial.precision)
+    config = replace(run.config, precision=trial.precision, num_threads=trial.num_threads)
     if minutes is not None:
         config = plan_minutes(config, run, trial.seconds_per_step, evaluation_seconds, 60 * minutes - watch.total())
     run.config = config
     plan = run.plan
     evaluations = plan.total_steps // plan.evaluate_every_steps + 1
     seconds = plan.total_steps * trial.seconds_per_step + evaluations * evaluation_seconds
+    threads = "1 thread" if config.num_threads == 1 else f"{config.num_threads} threads"
     run.events.note(
-        f"training: {plan.total_steps:,} steps of {config.batch_size} pictures in {config.precision},"
+        f"training: {plan.total_steps:,} steps of {config.batch_size} pictures in {config.precision} on {threads},"
         f" about {max(1, round(seconds / 60))} min"
     )
     describe_run(folder, config, command)

@@ -57,6 +57,8 @@ class Run:
 
     def __init__(self, config: TrainConfig, prepared: PreparedData, events: Events) -> None:
         self.config, self.prepared, self.events = config, prepared, events
+        if config.num_threads is not None:
+            torch.set_num_threads(config.num_threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = self._model()
         self.state = build_state(config, self.model, prepared.class_counts(TRAIN).tolist(), self.device)

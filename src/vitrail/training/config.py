@@ -72,6 +72,7 @@ class TrainConfig:
     accumulation_steps: int = 1  # micro-batches an update: memory for time
     seed: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: by a measured trial, then recorded
+    num_threads: int | None = None  # of torch on the CPU; None: by the same trial. Another number may change last bits
     compile: bool = False
     checkpointing: bool = False  # recompute blocks in the backward pass: memory for time
     weights: str | None = None  # a bundle to start from

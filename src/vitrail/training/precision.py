@@ -1,4 +1,4 @@
-"""float32 or bfloat16, and how long a step takes: measured on the run's own model and pictures, not assumed."""
+"""float32 or bfloat16, one thread or all, and how long a step takes: measured on the run's own work, not assumed."""
 
 from __future__ import annotations
 
@@ -43,15 +43,22 @@ class Trial:
 
     precision: Precision  # as configured, or the chosen one where the config says "auto"
     step_seconds: dict[Precision, float]  # median of one update without loading pictures, by precision tried
-    seconds_per_step: float  # mean of one update in a row of them, loading included
-    num_steps: int  # how many went into it
+    num_threads: int  # as configured, or the faster of one and all
+    row_seconds: dict[int, float]  # mean of one update in a row of them, loading included, by threads tried
+    num_steps: int  # how many went into the fastest row
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Wall seconds of one update, loading included, as the run will make it."""
+        return self.row_seconds[self.num_threads]
 
     def describe(self) -> str:
         """One sentence for the log."""
         tried = ", ".join(f"{name} {seconds * 1000:.3g} ms" for name, seconds in self.step_seconds.items())
+        rows = ", ".join(f"{count} {seconds * 1000:.3g} ms" for count, seconds in self.row_seconds.items())
         return (
-            f"trial: an update takes {tried}; {self.precision} it is, {self.seconds_per_step * 1000:.3g} ms with"
-            " loading"
+            f"trial: an update on one thread takes {tried}: {self.precision};"
+            f" with loading, by threads, {rows}: {self.num_threads}"
         )
 
 
@@ -59,23 +66,49 @@ def run_trial(objective: Objective, loader: Loader, config: TrainConfig, seconds
     """Time a few updates on copies: weights, random numbers and the order of the run stay as they are.
 
     Args:
-        seconds: about how long it may take; at least one update of each precision is always timed.
+        seconds: about how long it may take; at least one update of each candidate is always timed.
+
+    Where other programs keep the cores busy, two threads that wait for each other can take ten times as long as one.
     """
     candidates: tuple[Precision, ...] = ("float32", "bfloat16")
     if config.precision != "auto":
         candidates = (config.precision,)
     device = objective.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _restored_threads():
+        all_threads = torch.get_num_threads()
+        thread_counts = _thread_candidates(config, device, all_threads)
+        torch.set_num_threads(thread_counts[0])
         update = _Update(copy.deepcopy(objective).train(), config)
         batch = next(loader.stream(0, 1))
-        times = _time_in_turns(update, batch, candidates, seconds / 2)
+        times = _time_in_turns(update, batch, candidates, seconds / 3)
         medians = {name: statistics.median(times[name]) for name in candidates}
         chosen: Precision = candidates[0]
         if len(candidates) == 2 and medians["float32"] >= _MIN_GAIN * medians["bfloat16"]:
             chosen = "bfloat16"
-        # Time for the loader's workers to start is not in the mean: the first updates are not counted.
-        per_step, num_steps = _time_in_a_row(update, loader, chosen, seconds / 2)
-    return Trial(chosen, medians, per_step, num_steps)
+        rows: dict[int, tuple[float, int]] = {}
+        for count in thread_counts:
+            torch.set_num_threads(count)
+            # Time for the loader's workers to start is not in the mean: the first updates are not counted.
+            rows[count] = _time_in_a_row(update, loader, chosen, seconds / 3)
+        fastest = min(rows, key=lambda count: rows[count][0])
+    return Trial(chosen, medians, fastest, {count: row[0] for count, row in rows.items()}, rows[fastest][1])
+
+
+def _thread_candidates(config: TrainConfig, device: torch.device, all_threads: int) -> tuple[int, ...]:
+    if config.num_threads is not None:
+        return (config.num_threads,)
+    if device.type != "cpu" or all_threads == 1:
+        return (all_threads,)
+    return (1, all_threads)
+
+
+@contextlib.contextmanager
+def _restored_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Update:
