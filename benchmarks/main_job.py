@@ -38,6 +38,6 @@ def measure_clothing(data: Path | None) -> list[Row]:
     accuracy, floor = answer["test_accuracy"], answer["floor_test_accuracy"]
     return [
         limit_row("vitrail fit clothing-photos, whole command", seconds / 60, 15, "min"),
-        limit_row("its checks and floor", answer["seconds_before_training"], 15, "s"),
+        limit_row("its checks and floor", answer["seconds"]["check"] + answer["seconds"]["floor"], 15, "s"),
         Row("its test accuracy (floor)", f"{accuracy:.3f} ({floor:.3f})", "at least 0.50", accuracy >= 0.5),
     ]

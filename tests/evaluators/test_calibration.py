@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
-from vitrail.evaluators.calibration import NUM_BINS, brier_score, log_loss, reliability_bins
+from vitrail.evaluators.calibration import NUM_BINS, brier_score, fit_temperature, log_loss, reliability_bins
 
 
 def _case(seed: int, num: int = 200, num_classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -70,3 +70,29 @@ def test_nothing_is_said_without_pictures() -> None:
     assert math.isnan(log_loss(empty, none))
     assert math.isnan(brier_score(empty, none))
     assert math.isnan(reliability_bins(empty, none).expected_calibration_error)
+
+
+def test_the_temperature_of_scaled_logits_is_their_scale() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(4000, 5)) * 2
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = (probabilities.cumsum(axis=1) > generator.random((4000, 1))).argmax(axis=1)
+    assert fit_temperature(labels, logits) == pytest.approx(1, abs=0.1)
+    assert fit_temperature(labels, 3 * logits) == pytest.approx(3 * fit_temperature(labels, logits), rel=1e-2)
+
+
+def test_no_temperature_gives_a_smaller_loss() -> None:
+    generator = np.random.default_rng(1)
+    logits, labels = generator.normal(size=(200, 4)) * 5, generator.integers(0, 4, 200)
+
+    def loss(temperature: float) -> float:
+        scaled = np.exp(logits / temperature)
+        return log_loss(labels, scaled / scaled.sum(axis=1, keepdims=True))
+
+    best = fit_temperature(labels, logits)
+    assert loss(best) <= min(loss(best * 0.97), loss(best * 1.03), loss(1.0)) + 1e-9
+
+
+def test_answers_that_are_all_right_keep_their_temperature() -> None:
+    assert fit_temperature(np.array([0, 1]), np.eye(2)) == 1.0
+    assert fit_temperature(np.empty(0, np.int64), np.empty((0, 3))) == 1.0

@@ -209,3 +209,37 @@ def test_strict_refuses_a_data_set_with_broken_pictures_and_leaves_no_folder(
     done = vitrail("fit", "photos", "--strict", "--out", str(tmp_path / "strict"), cwd=place, code=1)
     assert "broken.jpg" in done.stderr
     assert not (tmp_path / "strict").exists()
+
+
+def test_a_broken_picture_is_answered_with_its_error_and_the_others_are_named(
+    finished: tuple[Path, dict[str, object]],
+) -> None:
+    place, _ = finished
+    pictures = [f"photos/{CLASSES[0]}/broken.jpg", f"photos/{CLASSES[1]}/03 a\nb.png"]
+    done = vitrail("predict", "runs/photos", *pictures, "--json", cwd=place, code=1)
+    broken, whole = json.loads(done.stdout)
+    assert broken["label"] is None
+    assert "broken.jpg" in broken["error"]
+    assert whole["label"] in CLASSES
+    assert whole["error"] is None
+
+
+def test_fit_takes_a_table_with_its_splits_and_a_class_that_the_test_lacks(
+    finished: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    place, _ = finished
+    with (tmp_path / "table.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split"])
+        for name in CLASSES:
+            for number in range(20):
+                held_out = "test" if name != CLASSES[1] else "val"
+                split = "train" if number < 14 else "val" if number < 17 else held_out
+                writer.writerow([place / "photos" / name / f"{number:02d} a\nb.png", name, split])
+    done = vitrail("fit", "table.csv", "--minutes", "0.2", "--json", cwd=tmp_path)
+    answer = json.loads(done.stdout)
+    assert answer["run"] == "runs/table"
+    assert answer["evaluation"]["classes_without_pictures"] == [CLASSES[1]]
+    config = json.loads((tmp_path / "runs" / "table" / "bundle" / "config.json").read_text())
+    assert config["labels"] == sorted(CLASSES)
+    assert config["provenance"]["pictures"] == {"train": 42, "validation": 12, "test": 6}

@@ -73,6 +73,7 @@ def evaluate_bundle(config: EvaluateConfig, events: Events) -> EvaluateResult:
         bundle.model,
         Loader(source, indices, EvaluationTransform(preprocessing), batch_size=config.batch_size, seed=0),
         preprocessing,
+        temperature=bundle.config.temperature,
         progress=lambda done, total: events.progress("evaluating", done, total),
     )
     for _, message in answers.broken:

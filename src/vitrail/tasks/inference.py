@@ -23,12 +23,13 @@ class Answers:
     labels: npt.NDArray[np.int64]  # (N,)
     values: npt.NDArray[np.float32]  # (N, K): logits, or whatever `forward` answered with
     broken: tuple[tuple[int, str], ...]  # (index, message)
+    temperature: float = 1.0  # of the probabilities
 
     @property
     def probabilities(self) -> npt.NDArray[np.float64]:
-        """(N, K) softmax of the values; each row sums to 1."""
-        shifted = self.values.astype(np.float64) - self.values.max(axis=1, keepdims=True)
-        exponentials = np.exp(shifted)
+        """(N, K) softmax of values / temperature; each row sums to 1."""
+        values = self.values.astype(np.float64) / self.temperature
+        exponentials = np.exp(values - values.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
@@ -39,6 +40,7 @@ def ask(
     *,
     forward: Callable[[Tensor], Tensor] | None = None,
     precision: torch.dtype = torch.float32,
+    temperature: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Answers:
     """Run `forward` (the model itself by default) over every picture of `loader`, in evaluation mode.
@@ -46,6 +48,7 @@ def ask(
     Args:
         forward: (B, C, H, W) normalised pictures -> (B, K).
         precision: float32, or bfloat16 for autocast.
+        temperature: of the probabilities, which softmax(values / temperature) gives.
         progress: called with (pictures done, pictures in all).
     """
     forward = forward or model
@@ -74,4 +77,5 @@ def ask(
         np.concatenate(labels) if labels else np.empty(0, np.int64),
         np.concatenate(values) if values else np.empty((0, 1), np.float32),
         tuple(broken),
+        temperature,
     )

@@ -68,7 +68,11 @@ def predict(config: PredictConfig, events: Events) -> tuple[Prediction, ...]:
         config=LoaderConfig(num_workers=0 if len(source) < 256 else None),
     )
     answers = ask(
-        bundle.model, loader, preprocessing, progress=lambda done, total: events.progress("predicting", done, total)
+        bundle.model,
+        loader,
+        preprocessing,
+        temperature=bundle.config.temperature,
+        progress=lambda done, total: events.progress("predicting", done, total),
     )
     predictions = {index: Prediction(source.key(index), error=message) for index, message in answers.broken}
     for index, row in zip(answers.indices.tolist(), answers.probabilities, strict=True):

@@ -14,6 +14,7 @@ import numpy as np
 
 from vitrail.data.split import SPLIT_NAMES, TEST, TRAIN
 from vitrail.errors import RunError
+from vitrail.evaluators.calibration import fit_temperature
 from vitrail.evaluators.comparison import Comparison, compare
 from vitrail.evaluators.evaluation import Evaluation, evaluate
 from vitrail.models.vit import VisionTransformer
@@ -114,7 +115,9 @@ def finish(
         RunError: there are no finite weights, no test picture can be read, or the folder cannot be written.
     """
     model = run.best_model()
-    answers, evaluation = _evaluate_test(model, run)
+    validation = ask(model, run.validation, run.config.preprocessing)
+    temperature = fit_temperature(validation.labels, validation.values)
+    answers, evaluation = _evaluate_test(model, run, temperature)
     best = run.state.best
     assert best is not None
     result = RunResult(
@@ -143,12 +146,13 @@ def finish(
     return result
 
 
-def _evaluate_test(model: VisionTransformer, run: Run) -> tuple[Answers, Evaluation]:
+def _evaluate_test(model: VisionTransformer, run: Run, temperature: float) -> tuple[Answers, Evaluation]:
     """In float32, as `predict` computes."""
     answers = ask(
         model,
         run.evaluation_loader(TEST),
         run.config.preprocessing,
+        temperature=temperature,
         progress=lambda done, total: run.events.progress("evaluating", done, total),
     )
     for _, message in answers.broken:
@@ -170,6 +174,7 @@ def _save_bundle(result: RunResult, model: VisionTransformer) -> None:
             labels=source.classes,
             preprocessing=config.preprocessing,
             name=source.name,
+            temperature=result.test.temperature,
             provenance={
                 "data": source.spec,
                 "data_fingerprint": result.prepared.fingerprint,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,7 +51,8 @@ class BundleConfig:
     name: str = "classifier"  # for people
     provenance: dict[str, Any] = field(default_factory=dict)  # data, its fingerprint, recipe, versions; JSON values
     metrics: dict[str, Any] = field(default_factory=dict)  # JSON values
-    temperature: float = 1.0  # probabilities are softmax(logits / temperature)
+    # Probabilities are softmax(logits / temperature), fitted on validation pictures (Guo et al. 2017).
+    temperature: float = 1.0
     files: dict[str, str] = field(default_factory=dict)  # path in the bundle -> SHA-256; filled when it is saved
     format: str = FORMAT
 
@@ -128,6 +130,8 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
     folder = find_bundle(Path(path))
     config = _read_config(folder / CONFIG)
     _require_labels(config, str(folder / CONFIG))
+    if not (config.temperature > 0 and math.isfinite(config.temperature)):
+        raise WeightsError(f"{folder / CONFIG}: temperature {config.temperature} is not a positive number")
     if verify:
         for name, expected in config.files.items():
             _require_checksum(folder, name, expected)
