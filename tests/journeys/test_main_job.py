@@ -159,7 +159,7 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_weights(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (run / "bundle").exists()
-    done = vitrail("fit", "--resume", str(run), cwd=place)
+    done = vitrail("fit", "--resume", str(run), cwd=tmp_path)
     assert "going on after step" in done.stderr
     first, second = (load_file(folder / "bundle" / "model.safetensors") for folder in (place / "runs" / "photos", run))
     assert all(np.array_equal(first[name], second[name]) for name in first)

@@ -11,7 +11,7 @@ import torch
 
 from vitrail.data.config import DataConfig
 from vitrail.data.facts import describe
-from vitrail.data.sources import open_source
+from vitrail.data.sources import absolute_spec, open_source
 from vitrail.data.split import TRAIN, VALIDATION
 from vitrail.errors import ConfigError
 from vitrail.recipes import Situation, StartingWeights, choose, get_recipe
@@ -62,7 +62,8 @@ def fit(config: FitConfig, events: Events, command: str = "") -> RunResult:
     """
     watch = Stopwatch()
     bundle = None if config.weights is None else load_bundle(config.weights)
-    data = DataConfig(source=config.data, strict=config.strict)
+    # Absolute, so that a resume from another folder finds the pictures.
+    data = DataConfig(source=absolute_spec(config.data), strict=config.strict)
     source = open_source(config.data)
     with new_run(config.out, source.name, events) as folder:
         with watch.phase("check"):

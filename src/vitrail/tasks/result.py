@@ -176,7 +176,7 @@ def _save_bundle(result: RunResult, model: VisionTransformer) -> None:
             name=source.name,
             temperature=result.test.temperature,
             provenance={
-                "data": source.spec,
+                "data": source.name,  # not its path: a bundle is passed on
                 "data_fingerprint": result.prepared.fingerprint,
                 "pictures": {SPLIT_NAMES[split]: len(result.prepared.indices(split)) for split in (0, 1, 2)},
                 "recipe": config.recipe,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from vitrail.data.config import DataConfig
 from vitrail.data.facts import describe
-from vitrail.data.sources import open_source
+from vitrail.data.sources import absolute_spec, open_source
 from vitrail.data.split import TRAIN, UNASSIGNED
 from vitrail.recipes import Situation
 from vitrail.tasks.fit import begin, complete
@@ -44,6 +46,7 @@ def train(config: TrainConfig, out: str | None, events: Events, command: str = "
         with watch.phase("floor"):
             floor = measure_floor(prepared, seed=config.seed)
         events.note(f"floor, without any training: {floor.describe()} (validation accuracy)")
+        config = replace(config, data=replace(config.data, source=absolute_spec(config.data.source)))
         run = Run(resolved(config, prepared), prepared, events)
         begin(run, folder, floor, watch, command)
         return complete(run, folder, floor, watch, command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from vitrail.data.config import ImageLimits
 from vitrail.data.sources.base import DEFAULT_LIMITS, Source
@@ -55,5 +56,13 @@ def open_source(spec: str, limits: ImageLimits = DEFAULT_LIMITS) -> Source:
     Raises:
         DataError: nothing there, or nothing that can be listed; the message says what to do.
     """
-    kind = next(kind for kind in SOURCES.values() if kind.recognises(spec))
-    return kind.open(spec, limits)
+    return SOURCES[_kind_of(spec)].open(spec, limits)
+
+
+def absolute_spec(spec: str) -> str:
+    """`spec` so that it means the same from any working folder."""
+    return str(Path(spec).expanduser().absolute()) if _kind_of(spec) in ("table", "folder") else spec
+
+
+def _kind_of(spec: str) -> str:
+    return next(name for name, kind in SOURCES.items() if kind.recognises(spec))
