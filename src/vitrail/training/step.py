@@ -42,7 +42,7 @@ def accumulate_gradients(
     for part, share in split_inputs(inputs, num_parts):
         with autocast:
             loss, metrics = forward(part, step)
-        (loss * share).backward()  # type: ignore[no-untyped-call]
+        (loss * share).backward()
         for name, value in {"loss": loss, **metrics}.items():
             weighted = value.detach() * share
             totals[name] = totals[name] + weighted if name in totals else weighted
