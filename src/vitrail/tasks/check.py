@@ -20,7 +20,8 @@ def check(config: CheckConfig, events: Events) -> DataReport:
     """Examine every picture once.
 
     Raises:
-        DataError: nothing that can be examined; with `strict`, any finding above a note.
+        DataError: nothing that can be examined; with `strict`, pictures that are broken, unreadable, in two classes or
+            on two sides of the given splits.
     """
     source = open_source(config.data)
     report = examine(
