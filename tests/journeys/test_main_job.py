@@ -243,3 +243,14 @@ def test_fit_takes_a_table_with_its_splits_and_a_class_that_the_test_lacks(
     config = json.loads((tmp_path / "runs" / "table" / "bundle" / "config.json").read_text())
     assert config["labels"] == sorted(CLASSES)
     assert config["provenance"]["pictures"] == {"train": 42, "validation": 12, "test": 6}
+
+
+def test_check_names_what_is_wrong_and_refuses_only_when_asked(finished: tuple[Path, dict[str, object]]) -> None:
+    place, _ = finished
+    said = vitrail("check", "photos", cwd=place).stdout
+    assert "63 pictures in 3 classes, 2 of them broken" in said
+    assert "broken.jpg" in said
+    assert "letter.jpg" in said
+    report = json.loads(vitrail("check", "photos", "--strict", "--json", cwd=place, code=1).stdout)
+    assert report["num_samples"] == 63
+    assert [len(group) for group in report["exact_groups"]] == [2]

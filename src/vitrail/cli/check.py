@@ -27,6 +27,7 @@ class Check:
 
 def run(arguments: list[str]) -> int:
     command = parse(Check, arguments, prog="vitrail check")
+    from vitrail.data.findings import STRICT_CODES
     from vitrail.tasks.check import CheckConfig, check
     from vitrail.training.events import Events
 
@@ -36,8 +37,8 @@ def run(arguments: list[str]) -> int:
         write_json(report.to_json())
     else:
         _tell(report)
-    has_trouble = any(finding.severity != "note" for finding in report.findings)
-    return 1 if command.strict and has_trouble else 0
+    refused = any(finding.code in STRICT_CODES for finding in report.findings)
+    return 1 if command.strict and refused else 0
 
 
 def _tell(report: Any) -> None:
