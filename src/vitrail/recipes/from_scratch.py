@@ -130,7 +130,7 @@ def small_photos(situation: Situation) -> TrainConfig:
         batch_augmentation=BatchAugmentation(mixup_alpha=0.2, cutmix_alpha=1.0),
         objective=SupervisedConfig(label_smoothing=0.1, balance=situation.balance),
         optimizer=_MUON,
-        schedule=ScheduleConfig(epochs=_epochs(situation, pictures=400_000, most=80), warmup_epochs=3),
+        schedule=ScheduleConfig(epochs=_epochs(situation, pictures=400_000, most=64), warmup_epochs=3),
         averaging=AveragingConfig(rate=0.99),
         batch_size=64,
         seed=situation.seed,
