@@ -36,6 +36,7 @@ _MEMORY = """
 import resource, sys
 import numpy as np
 from vitrail.data.config import DataConfig
+from vitrail.data.sources import open_source
 from vitrail.data.split import TRAIN
 from vitrail.tasks.prepare import prepare_data
 from vitrail.tasks.floor import measure_floor
@@ -43,7 +44,7 @@ from vitrail.data.loader import Loader
 from vitrail.data.transforms import EvaluationTransform
 from vitrail.data.config import LoaderConfig, Preprocessing
 from vitrail.training.events import Events
-prepared = prepare_data(DataConfig(sys.argv[1]), Events([]))
+prepared = prepare_data(open_source(sys.argv[1]), DataConfig(sys.argv[1]), Events())
 measure_floor(prepared)
 transform = EvaluationTransform(Preprocessing(image_size=(32, 32)))
 loader = Loader(prepared.source, prepared.indices(TRAIN), transform, batch_size=32, seed=0,
