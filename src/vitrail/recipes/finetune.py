@@ -14,7 +14,7 @@ from vitrail.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
 def finetune(situation: Situation) -> TrainConfig:
     """The bundle's own architecture and preprocessing, a fresh zero head, layer-wise learning-rate decay.
 
-    Command: `vitrail fit PHOTOS --weights BUNDLE`.
+    Command: `vitrail fit PHOTOS --weights BUNDLE`. Nobody has tuned it yet: the settings are those of the literature.
     """
     start = situation.start
     if start is None:

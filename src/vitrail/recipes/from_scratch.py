@@ -26,7 +26,8 @@ def _epochs(situation: Situation, pictures: int, most: float) -> float:
 def digits_vit(situation: Situation) -> TrainConfig:
     """A small ViT for tiny pictures, such as the 8x8 digits of scikit-learn: one convolution before the encoder.
 
-    Command: `vitrail train digits_vit --data digits`.
+    Command: `vitrail train digits_vit --data digits`. Measured on 2 cores (Xeon with AMX): 98.9 % and 99.3 % of 269
+    test pictures (seeds 0 and 1; ridge on pixels 92.6 %), 35 to 45 s for the whole command.
     """
     side = max(situation.facts.picture_size)
     side = side + side % 2 if side <= 16 else 8
@@ -66,7 +67,8 @@ def small_pictures(situation: Situation) -> TrainConfig:
     """A ViT with a deep convolutional stem for pictures of 17 to 48 pixels (CIFAR, MNIST).
 
     Command: `vitrail fit PHOTOS`. Pictures are not mirrored: at this size they are often digits or letters
-    (`--augmentation.flip-rate 0.5` of `vitrail train` mirrors them).
+    (`--augmentation.flip-rate 0.5` of `vitrail train` mirrors them). Measured outside this recipe, mirrored, on 10,000
+    pictures of CIFAR-10 (recompressed) for 12 epochs: 73 % in about 390 s of one core.
     """
     return TrainConfig(
         recipe="small_pictures",
@@ -103,7 +105,8 @@ def small_pictures(situation: Situation) -> TrainConfig:
 def small_photos(situation: Situation) -> TrainConfig:
     """A ViT with a deep convolutional stem for photographs when there are too few for a plain ViT.
 
-    Command: `vitrail fit PHOTOS`.
+    Command: `vitrail fit PHOTOS`. Measured on 1,284 photographs of clothes in 10 classes, 2 cores (Xeon with AMX):
+    67.8 % of 245 test pictures (ridge on pixels 28.6 %), 8 minutes for the whole command.
     """
     return TrainConfig(
         recipe="small_photos",
@@ -139,7 +142,10 @@ def small_photos(situation: Situation) -> TrainConfig:
 
 
 def photos(situation: Situation) -> TrainConfig:
-    """A ViT-S with a convolutional stem for tens of thousands of photographs and more."""
+    """A ViT-S with a convolutional stem for tens of thousands of photographs and more.
+
+    Command: `vitrail fit PHOTOS`. Nobody has measured it yet: the settings are those of the literature.
+    """
     return TrainConfig(
         recipe="photos",
         data=situation.data,
