@@ -109,9 +109,9 @@ def _from_recipe(name: str, command: Train, rest: list[str]) -> TrainConfig:
 
     real = situation(DataConfig(source=command.data))
     if command.weights is not None:
-        from vitrail.weights.bundle import load_bundle
+        from vitrail.weights.bundle import read_bundle_config
 
-        brought = load_bundle(command.weights).config
+        brought = read_bundle_config(command.weights)
         path = str(Path(command.weights).absolute())
         real = replace(real, start=StartingWeights(path, brought.model, brought.preprocessing))
         rest[0] = f"--weights={path}"

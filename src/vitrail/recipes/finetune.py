@@ -19,12 +19,15 @@ def finetune(situation: Situation) -> TrainConfig:
     start = situation.start
     if start is None:
         raise ConfigError("the recipe 'finetune' needs weights to start from: add --weights BUNDLE")
+    side = max(start.preprocessing.image_size)
+    # Pictures this small are often digits or letters, which mirroring and cutting turn into others.
+    shift = Augmentation(crop="shift", max_shift=max(1, side // 8), flip_rate=0.0)
     return TrainConfig(
         recipe="finetune",
         data=situation.data,
         model=replace(start.model, num_classes=situation.facts.num_classes),
         preprocessing=start.preprocessing,
-        augmentation=Augmentation(crop="inception", crop_area=(0.35, 1.0)),
+        augmentation=shift if side <= 48 else Augmentation(crop="inception", crop_area=(0.35, 1.0)),
         objective=SupervisedConfig(label_smoothing=0.1, balance=situation.balance),
         optimizer=OptimizerConfig(learning_rate=5e-4, weight_decay=0.05, layer_decay=0.75),
         schedule=ScheduleConfig(epochs=20, warmup_epochs=2),

@@ -19,6 +19,7 @@ from vitrail.tasks.run import Run, new_run, resolved
 from vitrail.tasks.timing import Stopwatch
 from vitrail.training.config import TrainConfig
 from vitrail.training.events import Events
+from vitrail.weights.bundle import load_bundle
 
 
 def situation(data: DataConfig) -> Situation:
@@ -44,7 +45,8 @@ def train(config: TrainConfig, out: str | None, events: Events, command: str = "
             prepared = prepare_data(source, config.data, events)
         events.note(f"data: {describe_splits(prepared)}")
         with watch.phase("floor"):
-            floor = measure_floor(prepared, seed=config.seed)
+            bundle = None if config.weights is None else load_bundle(config.weights)
+            floor = measure_floor(prepared, bundle, config.seed)
         events.note(f"floor, without any training: {floor.describe()} (validation accuracy)")
         config = replace(config, data=replace(config.data, source=absolute_spec(config.data.source)))
         run = Run(resolved(config, prepared), prepared, events)
