@@ -25,7 +25,9 @@ OPTIONS = {
     "num_heads": st.sampled_from([1, 2, 4]),
     "head_dim": st.sampled_from([None, None, 3]),
     "mlp_size": st.integers(1, 9),
-    "pooling": st.sampled_from(["token", "gap", "avg", "map"]),
+    "pooling": st.sampled_from(["token", "gap", "avg", "map", "token_and_gap"]),
+    "pool_prefix": st.booleans(),
+    "patch_norm": st.booleans(),
     "class_token": st.booleans(),
     "num_register_tokens": st.integers(0, 2),
     "distillation_token": st.booleans(),
@@ -35,7 +37,7 @@ OPTIONS = {
     "position_placement": st.sampled_from(["input", "input", "every_layer", "every_layer_shared"]),
     "position_for_prefix": st.booleans(),
     "pre_logits_size": st.sampled_from([None, None, 5]),
-    "activation": st.sampled_from(["gelu", "gelu_tanh", "relu"]),
+    "activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "swiglu"]),
     "block_style": st.sampled_from(["pre_norm", "post_norm"]),
     "qkv_bias": st.booleans(),
     "layer_scale_init": st.sampled_from([None, 0.1]),
@@ -54,6 +56,10 @@ def configs(draw: st.DrawFn) -> ViTConfig:
     fields["image_size"] = (grid[0] * fields["patch_size"], grid[1] * fields["patch_size"])
     if fields["stem_widths"]:
         fields["stem"] = "conv"
+        fields["patch_norm"] = False
+        assume(fields["activation"] != "swiglu")
+    if fields["pooling"] not in ("gap", "avg"):
+        fields["pool_prefix"] = False
     if len(fields["stem_widths"]) != len(fields["stem_blocks"]):
         fields["stem_blocks"] = ()
     if fields["pooling"] != "token":

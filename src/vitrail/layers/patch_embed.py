@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.layers.initialization import lecun_normal_, zero_bias_
@@ -63,13 +64,26 @@ class PatchEmbed(nn.Module):
         in_channels: of what the projection sees: the picture's, or the backbone's where there is one.
         width: features of a token.
         patch_size: kernel and stride of the projection; with a backbone, in cells of its feature map.
+        norm_eps: puts a norm before the projection, over each flat patch, and one behind it, as vit-pytorch has them;
+            None: neither. Does not go with a backbone.
         backbone: network from (batch, channels, height, width) to a smaller feature map, before the projection.
     """
 
-    def __init__(self, in_channels: int, width: int, patch_size: int, *, backbone: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        patch_size: int,
+        *,
+        norm_eps: float | None = None,
+        backbone: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
+        values = in_channels * patch_size * patch_size
+        self.patch_norm = None if norm_eps is None else nn.LayerNorm(values, eps=norm_eps)
         self.proj = nn.Conv2d(in_channels, width, kernel_size=patch_size, stride=patch_size)
+        self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(width, eps=norm_eps)
 
     def initialize(self, generator: torch.Generator | None) -> None:
         """LeCun normal kernel, zero bias."""
@@ -78,5 +92,10 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, height, width) -> (batch, patches, width), patches in raster order."""
+        if self.patch_norm is not None:
+            patches = self.patch_norm(patchify(images, self.proj.kernel_size[0]))
+            # The kernel in the order of a flat patch: row, column, channel.
+            kernel = self.proj.weight.permute(0, 2, 3, 1).flatten(1)
+            return self.norm(F.linear(patches, kernel, self.proj.bias))
         features = images if self.backbone is None else self.backbone(images)
         return self.proj(features).flatten(2).transpose(1, 2)

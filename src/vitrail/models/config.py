@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from vitrail.errors import ConfigError
 
-Pooling = Literal["token", "gap", "avg", "map"]
+Pooling = Literal["token", "gap", "avg", "map", "token_and_gap"]
 PositionEmbedding = Literal[
     "none",
     "learned_1d",
@@ -19,7 +19,7 @@ PositionEmbedding = Literal[
     "sincos_2d_moco",
 ]
 PositionPlacement = Literal["input", "every_layer", "every_layer_shared"]
-Activation = Literal["gelu", "gelu_tanh", "relu"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "swiglu"]
 BlockStyle = Literal["pre_norm", "post_norm"]
 Stem = Literal["patch", "conv"]
 
@@ -44,7 +44,7 @@ _COUNTS = {
     "num_register_tokens": 0,
     "pre_logits_size": 1,
 }
-_FLAGS = ("class_token", "distillation_token", "position_for_prefix", "qkv_bias")
+_FLAGS = ("class_token", "distillation_token", "pool_prefix", "position_for_prefix", "qkv_bias", "patch_norm")
 _RATES = ("dropout_rate", "attention_dropout_rate", "stochastic_depth_rate")
 
 
@@ -67,8 +67,11 @@ class ViTConfig:
     mlp_size: int = 3072
     # "token": class token after the final norm. "gap": mean of the patch tokens after the final norm (big_vision).
     # "avg": mean of the patch tokens, then the norm (timm's fc_norm). "map": attention pooling of the patch tokens
-    # with a learned probe, after the final norm. Prefix tokens only count for "token".
+    # with a learned probe, after the final norm. "token_and_gap": class token and mean of the patch tokens after the
+    # final norm, side by side (the linear heads of DINOv2).
     pooling: Pooling = "token"
+    # "gap" and "avg" take the mean of all tokens, the prefix tokens too (older vit-pytorch).
+    pool_prefix: bool = False
     class_token: bool = True
     num_register_tokens: int = 0
     distillation_token: bool = False
@@ -78,6 +81,7 @@ class ViTConfig:
     # big_vision and DeiT-III do not. Register tokens never have one.
     position_for_prefix: bool = True
     pre_logits_size: int | None = None  # None: no hidden head layer; otherwise Linear + tanh of this width
+    # "swiglu": silu(first half) * second half of a first layer of twice mlp_size (Shazeer 2020; DINOv2's giant).
     activation: Activation = "gelu"
     block_style: BlockStyle = "pre_norm"
     qkv_bias: bool = True
@@ -86,6 +90,8 @@ class ViTConfig:
     dropout_rate: float = 0.0  # after the positions, after the attention's projection, twice in the MLP
     attention_dropout_rate: float = 0.0
     stochastic_depth_rate: float = 0.0  # of the last block; grows linearly with depth from 0
+    # A norm of each flat patch before its projection and one of each token after it (vit-pytorch).
+    patch_norm: bool = False
     stem: Stem = "patch"
     # For stem "conv": the channels of its 3x3 convolutions of stride 2; 2 ** len(stem_widths) divides patch_size and
     # the patch embedding's own kernel covers what remains of it (Xiao et al. 2021, "Early convolutions").
@@ -139,7 +145,12 @@ class ViTConfig:
     @property
     def num_features(self) -> int:
         """Width of what the head sees."""
-        return self.width if self.pre_logits_size is None else self.pre_logits_size
+        return self.pooled_width if self.pre_logits_size is None else self.pre_logits_size
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of what pooling gives."""
+        return 2 * self.width if self.pooling == "token_and_gap" else self.width
 
 
 def _is_int(value: object) -> bool:
@@ -195,12 +206,16 @@ def _check_geometry(config: ViTConfig) -> None:
         raise ConfigError(
             f"width {config.width} is not divisible by num_heads {config.num_heads}: change one, or give head_dim"
         )
+    if config.patch_norm and config.stem != "patch":
+        raise ConfigError(f"patch_norm belongs to stem 'patch', not {config.stem!r}")
     if config.stem == "patch" and (config.stem_widths or config.stem_blocks):
         raise ConfigError(
             f"stem_widths {config.stem_widths} and stem_blocks {config.stem_blocks} belong to stem 'conv', "
             "and stem is 'patch'"
         )
     if config.stem == "conv":
+        if config.activation == "swiglu":
+            raise ConfigError("activation 'swiglu' belongs to the MLPs and does not go with stem 'conv'")
         if not config.stem_widths:
             raise ConfigError("stem 'conv' needs stem_widths, the channels of its convolutions, and they are empty")
         if config.stem_blocks and len(config.stem_blocks) != len(config.stem_widths):
@@ -215,10 +230,12 @@ def _check_geometry(config: ViTConfig) -> None:
 
 
 def _check_tokens(config: ViTConfig) -> None:
-    if config.pooling == "token" and not config.class_token:
+    if config.pooling in ("token", "token_and_gap") and not config.class_token:
         raise ConfigError(
-            "pooling 'token' reads the class token, and class_token is False: choose 'gap', 'avg' or 'map'"
+            f"pooling {config.pooling!r} reads the class token, and class_token is False: choose 'gap', 'avg' or 'map'"
         )
+    if config.pool_prefix and config.pooling not in ("gap", "avg"):
+        raise ConfigError(f"pool_prefix belongs to pooling 'gap' or 'avg', not {config.pooling!r}")
     if config.distillation_token:
         if config.pooling != "token":
             raise ConfigError(f"distillation_token needs pooling 'token', not {config.pooling!r}")

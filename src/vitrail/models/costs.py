@@ -23,7 +23,7 @@ def count_parameters(config: ViTConfig) -> int:
         total += width + 3 * _linear(width, attention_width) + _linear(attention_width, width)
         total += 2 * width + _mlp_parameters(config)
     if config.pre_logits_size is not None:
-        total += _linear(width, config.pre_logits_size)
+        total += _linear(config.pooled_width, config.pre_logits_size)
     num_heads = 2 if config.distillation_token else 1
     return total + (num_heads * _linear(config.num_features, config.num_classes) if config.num_classes else 0)
 
@@ -36,7 +36,7 @@ def count_macs(config: ViTConfig) -> int:
     """
     width, tokens = config.width, config.num_tokens
     attention_width = config.num_heads * config.attention_head_dim
-    mlp = 2 * width * config.mlp_size
+    mlp = width * (_mlp_first(config) + config.mlp_size)
     block = tokens * (4 * width * attention_width + mlp) + 2 * tokens * tokens * attention_width
     if config.position_embedding == "relative":
         block += tokens * (2 * tokens - 1) * attention_width
@@ -45,7 +45,7 @@ def count_macs(config: ViTConfig) -> int:
         patches = config.num_patches
         total += 2 * (patches + 1) * width * attention_width + 2 * patches * attention_width + mlp
     if config.pre_logits_size is not None:
-        total += width * config.pre_logits_size
+        total += config.pooled_width * config.pre_logits_size
     num_heads = 2 if config.distillation_token else 1
     return total + num_heads * config.num_features * config.num_classes
 
@@ -54,8 +54,12 @@ def _linear(inputs: int, outputs: int) -> int:
     return inputs * outputs + outputs
 
 
+def _mlp_first(config: ViTConfig) -> int:
+    return 2 * config.mlp_size if config.activation == "swiglu" else config.mlp_size
+
+
 def _mlp_parameters(config: ViTConfig) -> int:
-    return _linear(config.width, config.mlp_size) + _linear(config.mlp_size, config.width)
+    return _linear(config.width, _mlp_first(config)) + _linear(config.mlp_size, config.width)
 
 
 def _position_parameters(config: ViTConfig) -> int:
@@ -89,7 +93,8 @@ def _patch_kernel(config: ViTConfig) -> int:
 def _patch_embed_parameters(config: ViTConfig) -> int:
     # A convolution of the stem has no bias; its group norm has a scale and a shift.
     stem = sum(9 * inputs * outputs + 2 * outputs for inputs, outputs, _ in _stem_layers(config))
-    return stem + _linear(_patch_kernel(config), config.width)
+    norms = 2 * (_patch_kernel(config) + config.width) if config.patch_norm else 0
+    return stem + norms + _linear(_patch_kernel(config), config.width)
 
 
 def _patch_embed_macs(config: ViTConfig) -> int:

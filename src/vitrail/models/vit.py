@@ -79,7 +79,9 @@ class VisionTransformer(nn.Module):
         self.attn_pool = _attention_pool(config) if config.pooling == "map" else None
         has_fc_norm = config.pooling == "avg"
         self.fc_norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if has_fc_norm else nn.Identity()
-        self.pre_logits = nn.Identity() if config.pre_logits_size is None else PreLogits(width, config.pre_logits_size)
+        self.pre_logits = (
+            nn.Identity() if config.pre_logits_size is None else PreLogits(config.pooled_width, config.pre_logits_size)
+        )
         self.head = _head(config)
         self.head_dist = _head(config) if config.distillation_token else None
 
@@ -171,7 +173,7 @@ class VisionTransformer(nn.Module):
         return self.encode(self.embed(images))
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """Tokens of `forward_features` (batch, tokens, width) -> (batch, width), as config.pooling says.
+        """Tokens of `forward_features` (batch, tokens, width) -> (batch, config.pooled_width), as config.pooling says.
 
         With a distillation token: the mean of the class and the distillation token.
         """
@@ -181,7 +183,10 @@ class VisionTransformer(nn.Module):
             return (tokens[:, 0] + tokens[:, 1]) / 2
         if self.config.pooling == "token":
             return tokens[:, 0]
-        return self.fc_norm(mean_of_patches(tokens, self.config.num_prefix_tokens))
+        if self.config.pooling == "token_and_gap":
+            return torch.cat([tokens[:, 0], mean_of_patches(tokens, self.config.num_prefix_tokens)], dim=1)
+        left_out = 0 if self.config.pool_prefix else self.config.num_prefix_tokens
+        return self.fc_norm(mean_of_patches(tokens, left_out))
 
     def forward_head(self, tokens: Tensor, *, pre_logits: bool = False) -> Tensor:
         """Tokens of `forward_features` (batch, tokens, width) -> logits (batch, num_classes).
@@ -261,7 +266,8 @@ class VisionTransformer(nn.Module):
 
 def _patch_embed(config: ViTConfig) -> PatchEmbed:
     if config.stem == "patch":
-        return PatchEmbed(config.in_channels, config.width, config.patch_size)
+        norm_eps = config.layer_norm_eps if config.patch_norm else None
+        return PatchEmbed(config.in_channels, config.width, config.patch_size, norm_eps=norm_eps)
     stem = ConvStem(config.in_channels, config.stem_widths, config.stem_blocks, activation=config.activation)
     return PatchEmbed(config.stem_widths[-1], config.width, config.patch_kernel_size, backbone=stem)
 
