@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitrail.layers.initialization import lecun_normal_, zero_bias_
+
+PatchResampleMethod = Literal["bilinear", "bicubic", "bicubic_antialias"]
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:

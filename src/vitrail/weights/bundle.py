@@ -28,10 +28,13 @@ from vitrail.data.config import Preprocessing
 from vitrail.data.images import open_picture
 from vitrail.data.transforms import EvaluationTransform
 from vitrail.errors import ImageError, WeightsError
+from vitrail.layers.patch_embed import PatchResampleMethod
+from vitrail.layers.position_embed import ResampleMethod
 from vitrail.models.config import ViTConfig
 from vitrail.models.vit import VisionTransformer
 from vitrail.storage import new_folder, sha256_of, to_json
 from vitrail.weights.card import model_card
+from vitrail.weights.certificate import Certificate
 from vitrail.weights.files import describe_foreign, read_tensors, write_tensors
 
 FORMAT = "vitrail-bundle-1"
@@ -53,6 +56,10 @@ class BundleConfig:
     metrics: dict[str, Any] = field(default_factory=dict)  # JSON values
     # Probabilities are softmax(logits / temperature), fitted on validation pictures (Guo et al. 2017).
     temperature: float = 1.0
+    # How positions and patches of these weights are stretched to another size: the way of those who trained them.
+    resampling: ResampleMethod = "bilinear_align_corners"
+    patch_resampling: PatchResampleMethod = "bilinear"
+    licence: str | None = None  # of the weights, as its source states it; None: it states none
     files: dict[str, str] = field(default_factory=dict)  # path in the bundle -> SHA-256; filled when it is saved
     format: str = FORMAT
 
@@ -68,6 +75,7 @@ class Bundle:
     model: VisionTransformer
     config: BundleConfig
     path: Path
+    certificate: Certificate | None = None  # of weights that were read from another layout
 
 
 Sample = tuple[str, npt.NDArray[np.uint8] | bytes]  # name, and pixels (H, W), (H, W, C) or an encoded picture
@@ -91,7 +99,7 @@ def save_bundle(
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise WeightsError(f"the bundle to be saved: '{name}' holds numbers that are not finite")
-    copy = _build(config.model, tensors, "the bundle to be saved")
+    copy = build_model(config.model, tensors, "the bundle to be saved")
     try:
         with new_folder(folder) as partial:
             config = _fill(partial, copy, config, samples)
@@ -135,7 +143,7 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
     if verify:
         for name, expected in config.files.items():
             _require_checksum(folder, name, expected)
-    model = _build(config.model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+    model = build_model(config.model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     if verify:
         _require_same_answers(model, config, folder)
     return Bundle(model, config, folder)
@@ -226,7 +234,7 @@ def _require_checksum(folder: Path, name: str, expected: str) -> None:
         raise WeightsError(f"{path}: changed since the bundle was saved (SHA-256 {found[:12]}, not {expected[:12]})")
 
 
-def _build(config: ViTConfig, tensors: dict[str, Tensor], where: str) -> VisionTransformer:
+def build_model(config: ViTConfig, tensors: dict[str, Tensor], where: str) -> VisionTransformer:
     """A model of `config` that holds exactly `tensors`, in evaluation mode."""
     try:
         model = VisionTransformer(config, initialize=False)

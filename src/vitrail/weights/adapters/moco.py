@@ -1,0 +1,22 @@
+"""MoCo v3."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vitrail.errors import WeightsError
+from vitrail.models.config import ViTConfig
+from vitrail.weights.adapters.base import Adapter, Description
+from vitrail.weights.adapters.mapping import Entry
+from vitrail.weights.checkpoint import Checkpoint
+
+
+def describe(checkpoint: Checkpoint) -> Description:
+    raise WeightsError(f"{checkpoint.where}: MoCo v3 is not read yet")
+
+
+def entries(config: ViTConfig, checkpoint: Checkpoint) -> Sequence[Entry]:
+    return ()
+
+
+ADAPTER = Adapter("moco", "MoCo v3", (), lambda checkpoint: None, describe, entries)
