@@ -50,13 +50,20 @@ def _models() -> Run:
     return run
 
 
+def _convert() -> Run:
+    from vitrail.cli.convert import run
+
+    return run
+
+
 COMMANDS: dict[str, tuple[str, Callable[[], Run]]] = {
     "fit": ("turn a folder of pictures into a trained, checked classifier", _fit),
     "predict": ("name what is in pictures, with probabilities", _predict),
     "evaluate": ("measure a trained model on other pictures", _evaluate),
     "check": ("say what is wrong with a data set, before anyone trains on it", _check),
     "train": ("run a recipe by name, with any of its fields changed", _train),
-    "models": ("list the Vision Transformers that can be built", _models),
+    "convert": ("read weights of any published layout and write them in another, with proof", _convert),
+    "models": ("list the Vision Transformers that can be built, or the public weights", _models),
 }
 
 _HELP = """\

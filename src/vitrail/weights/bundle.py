@@ -77,6 +77,34 @@ class Bundle:
     path: Path
     certificate: Certificate | None = None  # of weights that were read from another layout
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write everything to a folder that `vitrail.load` takes; a bundle that is there already is replaced.
+
+        Raises:
+            WeightsError: the folder holds something else, or cannot be written.
+        """
+        target = Path(folder)
+        if target.exists() and not (target / CONFIG).exists() and (target.is_file() or any(target.iterdir())):
+            raise WeightsError(f"{target}: is there already and is no bundle; it is not overwritten")
+        save_bundle(target, self.model, self.config, _sample_pictures(self))
+
+    def push_to_hub(self, repository: str, *, private: bool = False, message: str = "Upload the model") -> str:
+        """Upload everything to a repository of the Hugging Face hub ("owner/name"), made where it is not there.
+
+        Returns:
+            The address of its page.
+        Raises:
+            WeightsError: no token, no right to write, no network.
+        """
+        from tempfile import TemporaryDirectory
+
+        from vitrail.weights.hub import push
+
+        with TemporaryDirectory() as parent:
+            folder = Path(parent) / "bundle"
+            self.save_pretrained(folder)
+            return push(folder, repository, private=private, message=message)
+
 
 Sample = tuple[str, npt.NDArray[np.uint8] | bytes]  # name, and pixels (H, W), (H, W, C) or an encoded picture
 
@@ -152,6 +180,26 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
 def read_bundle_config(path: str | Path) -> BundleConfig:
     """The config alone, without reading the weights. Raises WeightsError as `load_bundle`."""
     return _read_config(find_bundle(Path(path)) / CONFIG)
+
+
+def made_up_pictures(preprocessing: Preprocessing) -> list[Sample]:
+    """Samples for a bundle whose own pictures are not at hand: a ramp of colours, and noise."""
+    height, width = preprocessing.image_size
+    down, across = np.meshgrid(np.linspace(0, 255, height), np.linspace(0, 255, width), indexing="ij")
+    ramp = np.stack([down, across, 255 - down], axis=-1).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    if preprocessing.num_channels == 1:
+        ramp, noise = ramp[:, :, 0], noise[:, :, 0]
+    return [("ramp", ramp), ("noise", noise)]
+
+
+def _sample_pictures(bundle: Bundle) -> list[Sample]:
+    """A bundle's own sample pictures, or made-up ones for weights that were read from elsewhere."""
+    path = bundle.path / SAMPLES
+    if bundle.certificate is not None or not path.is_file():
+        return made_up_pictures(bundle.config.preprocessing)
+    records = json.loads(path.read_bytes())["samples"]
+    return [(record["name"], (bundle.path / record["file"]).read_bytes()) for record in records]
 
 
 def find_bundle(path: Path) -> Path:

@@ -19,6 +19,7 @@ from vitrail.weights.adapters.mapping import Entry, native_shapes, require_shape
 from vitrail.weights.bundle import Bundle, BundleConfig, build_model
 from vitrail.weights.certificate import Certificate, Setting, Unused
 from vitrail.weights.checkpoint import Checkpoint
+from vitrail.weights.sidecar import SIDECAR, Sidecar
 
 _SHOWN = 5
 # Fields of the two configs whose values change the numbers and that a reader of weights may have got wrong.
@@ -29,17 +30,23 @@ _MODEL_SETTINGS = (
 _PICTURE_SETTINGS = ("mean", "std", "interpolation", "resize", "crop_fraction")
 
 
-def read_checkpoint(checkpoint: Checkpoint, path: Path, origin: Mapping[str, object] | None = None) -> Bundle:
+def read_checkpoint(
+    checkpoint: Checkpoint,
+    path: Path,
+    origin: Mapping[str, object] | None = None,
+    known: Sidecar | None = None,
+) -> Bundle:
     """The model of a checkpoint, its labels and its preprocessing.
 
     Args:
         path: what `checkpoint` was opened from.
         origin: what is known of where it came from, beside what its files say; goes into the bundle's provenance.
+        known: what was written down with these weights; then nothing is inferred.
     Raises:
         WeightsError: no known family, tensors missing, left over, or of another shape; each says which.
     """
     adapter, reason = recognise(checkpoint)
-    description = adapter.describe(checkpoint)
+    description = adapter.describe(checkpoint) if known is None else _as_written(known)
     entries = adapter.entries(description.config, checkpoint)
     native = to_native(checkpoint.tensors, entries, checkpoint.where)
     require_shapes(description.config, native, checkpoint.where)
@@ -59,17 +66,50 @@ def read_checkpoint(checkpoint: Checkpoint, path: Path, origin: Mapping[str, obj
         settings=_settings(description),
         licence=description.licence,
     )
+    before = {} if known is None else known.provenance
+    came_from = {name: value for name, value in (origin or {}).items() if value is not None}
+    if "origin" in before:
+        came_from["before"] = before["origin"]
     config = BundleConfig(
         model=description.config,
         labels=description.labels,
         preprocessing=description.preprocessing,
         name=checkpoint.name,
-        provenance={"origin": {"weights": checkpoint.where, "family": adapter.title, **(origin or {})}},
+        provenance={**before, "origin": {**came_from, "weights": checkpoint.where, "family": adapter.title}},
+        temperature=1.0 if known is None else known.temperature,
         resampling=description.resampling,
         patch_resampling=description.patch_resampling,
         licence=description.licence,
     )
     return Bundle(model, config, path, certificate)
+
+
+def certify_bundle(bundle: Bundle) -> Certificate:
+    """What is known of a bundle of ours that was loaded and verified."""
+    config = bundle.config
+    num_tensors = len(bundle.model.state_dict())
+    return Certificate(
+        source=str(bundle.path),
+        family="vitrail",
+        reason="it is a bundle, whose checksums and sample answers hold",
+        architecture=describe_architecture(config.model),
+        num_matched=num_tensors,
+        num_tensors=num_tensors,
+        settings=_settings(Description(config.model, config.preprocessing, config.labels, default_source="the bundle")),
+        licence=config.licence,
+    )
+
+
+def _as_written(known: Sidecar) -> Description:
+    return Description(
+        config=known.model,
+        preprocessing=known.preprocessing,
+        labels=known.labels,
+        default_source=SIDECAR,
+        resampling=known.resampling,
+        patch_resampling=known.patch_resampling,
+        licence=known.licence,
+    )
 
 
 def recognise(checkpoint: Checkpoint) -> tuple[Adapter, str]:

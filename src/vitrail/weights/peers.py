@@ -1,0 +1,100 @@
+"""The same model in the code of its publishers, where that is installed: the reference a certificate is checked with.
+
+None of these libraries is needed by anything else; a check that cannot be made is left out, never guessed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.weights.bundle import Bundle
+from vitrail.weights.certificate import Check
+from vitrail.weights.writing import compare, pictures
+
+
+def _timm(bundle: Bundle, path: Path) -> nn.Module:
+    import timm
+
+    return timm.create_model(f"local-dir:{path.absolute()}", pretrained=True)
+
+
+def _huggingface(bundle: Bundle, path: Path) -> nn.Module:
+    import transformers
+
+    auto = transformers.AutoModelForImageClassification
+    return _Logits(auto.from_pretrained(path.absolute(), local_files_only=True, trust_remote_code=False))
+
+
+def _torchvision(bundle: Bundle, path: Path) -> nn.Module:
+    from safetensors.torch import load_file
+    from torchvision.models.vision_transformer import VisionTransformer
+
+    config = bundle.config.model
+    model = VisionTransformer(
+        image_size=config.image_size[0],
+        patch_size=config.patch_size,
+        num_layers=config.depth,
+        num_heads=config.num_heads,
+        hidden_dim=config.width,
+        mlp_dim=config.mlp_size,
+        num_classes=config.num_classes,
+        representation_size=config.pre_logits_size,
+    )
+    model.load_state_dict(load_file(path / "model.safetensors"))
+    return model
+
+
+class _Logits(nn.Module):
+    """The logits alone of a model of transformers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(pixel_values=images).logits
+
+
+# Layout -> the library's name, and its model made from a folder of that layout.
+PEERS: dict[str, tuple[str, Callable[[Bundle, Path], nn.Module]]] = {
+    "timm": ("timm", _timm),
+    "huggingface": ("transformers", _huggingface),
+    "torchvision": ("torchvision", _torchvision),
+}
+
+
+def layout_of(path: Path) -> str | None:
+    """The layout of a folder that a peer's own code can load, by its config.json; None: none of `PEERS`."""
+    try:
+        config = json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    return "timm" if "architecture" in config else "huggingface" if "model_type" in config else None
+
+
+def check_with_peer(bundle: Bundle, path: Path, layout: str | None) -> Check | None:
+    """The logits of `bundle` against those of the peer's own model, made from the folder at `path`.
+
+    Args:
+        layout: a key of `PEERS`.
+    Returns:
+        None for another layout, a single file, a model without head, or a library that is not installed.
+    """
+    if layout is None or layout not in PEERS or not path.is_dir() or bundle.config.model.num_classes == 0:
+        return None
+    library, load = PEERS[layout]
+    if importlib.util.find_spec(library) is None:
+        return None
+    model = load(bundle, path).eval()
+    with torch.inference_mode():
+        reference = model(pictures(bundle.config.model))
+    return compare(bundle.model, reference, f"{library} {importlib.metadata.version(library)}")
