@@ -1,0 +1,239 @@
+"""What the shapes of a state dict under timm's names tell of its model, and what must be stated beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from vitrail.errors import ConfigError, WeightsError
+from vitrail.layers.position_embed import SincosVersion, sincos_2d
+from vitrail.models.config import Activation, ViTConfig
+from vitrail.models.variants import SIZES
+from vitrail.weights.adapters.base import FAMILY_RULE
+from vitrail.weights.adapters.timm_names import KERNEL, Tree
+from vitrail.weights.checkpoint import Checkpoint
+from vitrail.weights.labels import default_labels, unique_labels
+
+_TABLE_TOLERANCE = 1e-3  # the versions differ by 0.05 and more; float32 and float16 tables of one by far less
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What shapes cannot tell, as a family or a config.json has it. `sources` says by field where it was taken from.
+
+    `image_size` and `layer_scale_init` are used where the shapes allow for them, `pooling` None where keys tell it.
+    """
+
+    num_heads: int | None = None
+    activation: Activation = "gelu"
+    layer_norm_eps: float = 1e-6
+    pooling: Literal["token", "avg", "map"] | None = None
+    pool_prefix: bool = False
+    image_size: tuple[int, int] | None = None
+    layer_scale_init: float = 1e-5
+    # Which of the prefix tokens may have rows in the position table, likelier first.
+    table_prefixes: tuple[Literal["own", "all", "none"], ...] = ("own", "none")
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+def num_heads(width: int, depth: int, mlp_size: int, tree: Tree, stated: Stated) -> tuple[int, str]:
+    """How many heads, and where that was taken from; shapes cannot tell.
+
+    Raises:
+        WeightsError: neither the caller, nor the files, nor a rule tells.
+    """
+    if tree.checkpoint.choices.num_heads is not None:
+        return tree.checkpoint.choices.num_heads, "the caller"
+    if stated.num_heads is not None:
+        return stated.num_heads, stated.sources.get("num_heads", FAMILY_RULE)
+    for name, size in SIZES.items():
+        if (size.width, size.depth, size.mlp_size) == (width, depth, mlp_size):
+            return size.num_heads, f"the size, which is that of ViT-{name}"
+    heads = heads_of_64(width)
+    if heads is not None:
+        return heads, "heads of 64 features, as the family's models have"
+    raise WeightsError(
+        f"{tree.where}: nothing tells how many heads a model of width {width}, {depth} blocks and MLPs of {mlp_size}"
+        " has: give --num-heads"
+    )
+
+
+def heads_of_64(width: int) -> int | None:
+    """width / 64, as models up to ViT-L have; None for others."""
+    return width // 64 if width % 64 == 0 and width <= 1024 else None
+
+
+def read_config(tree: Tree, stated: Stated) -> tuple[ViTConfig, dict[str, str], tuple[str, ...]]:
+    """The architecture, where its fields were taken from, and notes.
+
+    Raises:
+        WeightsError: tensors missing that the architecture is read from, or contradictions.
+    """
+    out, in_channels, *kernel = _shape_of(tree, KERNEL, 4)
+    if kernel[0] != kernel[1]:
+        raise WeightsError(f"{tree.where}: '{KERNEL}' has patches of {kernel[0]}x{kernel[1]}; vitrail has square ones")
+    depth = next(i for i in range(len(tree.names) + 1) if f"blocks.{i}.norm1.weight" not in tree.names)
+    if depth == 0:
+        raise WeightsError(f"{tree.where}: 'blocks.0.norm1.weight' is missing")
+    hidden, _ = _shape_of(tree, "blocks.0.mlp.fc1.weight", 2)
+    _, mlp_size = _shape_of(tree, "blocks.0.mlp.fc2.weight", 2)
+    heads, heads_source = num_heads(out, depth, mlp_size, tree, stated)
+    pooling, notes = _pooling(tree, stated)
+    tokens = {name: tree.shape(name) for name in ("cls_token", "dist_token", "reg_token")}
+    registers = tokens["reg_token"][1] if tokens["reg_token"] is not None else 0
+    own = (tokens["cls_token"] is not None) + (tokens["dist_token"] is not None)
+    image_size, table_prefix, image_source = _table(tree, stated, kernel[0], own, own + registers)
+    head = tree.shape("head.weight")
+    pre_logits = tree.shape("pre_logits.fc.weight")
+    scaled = "blocks.0.ls1.gamma" in tree.names
+    try:
+        config = ViTConfig(
+            image_size=image_size,
+            patch_size=kernel[0],
+            in_channels=in_channels,
+            num_classes=0 if head is None else head[0],
+            width=out,
+            depth=depth,
+            num_heads=heads,
+            mlp_size=mlp_size,
+            pooling=pooling,  # type: ignore[arg-type]
+            pool_prefix=stated.pool_prefix and pooling in ("gap", "avg"),
+            class_token=tokens["cls_token"] is not None,
+            num_register_tokens=registers,
+            distillation_token=tokens["dist_token"] is not None,
+            position_embedding="learned_1d" if "pos_embed" in tree.names else "none",
+            position_for_prefix=table_prefix > 0 or own == 0,
+            pre_logits_size=None if pre_logits is None else pre_logits[0],
+            activation="swiglu" if hidden == 2 * mlp_size else stated.activation,
+            qkv_bias="blocks.0.attn.qkv.bias" in tree.names,
+            layer_norm_eps=stated.layer_norm_eps,
+            layer_scale_init=stated.layer_scale_init if scaled else None,
+        )
+    except ConfigError as error:
+        raise WeightsError(f"{tree.where}: {error}") from error
+    if table_prefix > config.num_position_prefix:
+        notes += ("the position rows of the register tokens are added to the tokens themselves",)
+    sources = {
+        **_shape_sources(tree),
+        **stated.sources,
+        "num_heads": heads_source,
+        "image_size": image_source,
+    }
+    if config.activation == "swiglu":
+        sources["activation"] = "the shape of blocks.0.mlp.fc1.weight"
+    return config, sources, (*tree.notes, *notes)
+
+
+def _shape_sources(tree: Tree) -> dict[str, str]:
+    by_keys = ("pooling", "class_token", "position_embedding", "position_for_prefix", "qkv_bias", "pre_logits_size")
+    return dict.fromkeys((*by_keys, "head_dim", "pool_prefix"), "the names and shapes of the tensors")
+
+
+def _shape_of(tree: Tree, name: str, rank: int) -> tuple[int, ...]:
+    shape = tree.shape(name)
+    if shape is None:
+        raise WeightsError(f"{tree.where}: '{tree.prefix}{name}' is missing")
+    if len(shape) != rank:
+        raise WeightsError(f"{tree.where}: '{tree.prefix}{name}' has shape {shape}, not {rank} dimensions")
+    return shape
+
+
+def _pooling(tree: Tree, stated: Stated) -> tuple[str, tuple[str, ...]]:
+    """By the norm's place: "norm" stands before pooling, "fc_norm" after it."""
+    before, after = "norm.weight" in tree.names, "fc_norm.weight" in tree.names
+    if before == after:
+        found = "both 'norm.weight' and 'fc_norm.weight'" if before else "neither 'norm.weight' nor 'fc_norm.weight'"
+        raise WeightsError(f"{tree.where}: it has {found}; vitrail's models have one final norm")
+    if ("norm.bias" if before else "fc_norm.bias") not in tree.names:
+        raise WeightsError(f"{tree.where}: its norms have no bias (RMSNorm), which vitrail does not compute")
+    head, width = tree.shape("head.weight"), tree.shape("norm.weight")
+    if before and head is not None and width is not None and head[-1] == 2 * width[0]:
+        return "token_and_gap", ()
+    has_map, has_token = "attn_pool.latent" in tree.names, "cls_token" in tree.names
+    told = "map" if has_map else "avg" if after or not has_token else "token"
+    wanted = stated.pooling or told
+    if wanted == "map" and (after or not has_map):
+        raise WeightsError(f"{tree.where}: attention pooling (map) needs 'attn_pool.latent' and 'norm.weight'")
+    if wanted == "token" and not has_token:
+        raise WeightsError(f"{tree.where}: it is said to read the class token, and there is no 'cls_token'")
+    if wanted == "avg":
+        return ("avg" if after else "gap"), ()
+    notes = ("its norm after pooling is taken before it: for a single token that is the same",) if after else ()
+    return wanted, notes
+
+
+def _table(tree: Tree, stated: Stated, patch: int, own: int, every: int) -> tuple[tuple[int, int], int, str]:
+    """The picture size and how many rows of the position table belong to prefix tokens, with the size's source."""
+    chosen = tree.checkpoint.choices.image_size
+    sizes = [(chosen, "the caller")] if chosen else [(stated.image_size, stated.sources.get("image_size", ""))]
+    shape = tree.shape("pos_embed")
+    if shape is None:
+        size, source = sizes[0]
+        if size is None:
+            raise WeightsError(f"{tree.where}: without positions nothing tells its picture size: give --image-size H W")
+        return _multiple(tree, size, patch), 0, source
+    rows = shape[-2]
+    prefixes = list(dict.fromkeys({"own": own, "all": every, "none": 0}[kind] for kind in stated.table_prefixes))
+    for size, source in sizes:
+        for prefix in prefixes if size is not None else ():
+            if size is not None and (size[0] // patch) * (size[1] // patch) == rows - prefix:
+                return _multiple(tree, size, patch), prefix, source
+    if chosen is None:
+        for prefix in prefixes:
+            side = math.isqrt(max(0, rows - prefix))
+            if side > 0 and side * side == rows - prefix:
+                return (side * patch, side * patch), prefix, "the shape of pos_embed"
+    said = f" and --image-size {chosen[0]} {chosen[1]} does not give them with patches of {patch}" if chosen else ""
+    raise WeightsError(
+        f"{tree.where}: 'pos_embed' has {rows} rows for a grid of patches and {own} class or distillation tokens,"
+        f" which is no square{said}: give --image-size H W"
+    )
+
+
+def _multiple(tree: Tree, size: tuple[int, int], patch: int) -> tuple[int, int]:
+    if size[0] % patch or size[1] % patch:
+        fitting = f"{size[0] // patch * patch} {size[1] // patch * patch}"
+        raise WeightsError(
+            f"{tree.where}: pictures of {size[0]}x{size[1]} are no whole number of patches of {patch}, the rest would"
+            f" be cut off unseen: give --image-size {fitting}"
+        )
+    return size
+
+
+def read_labels(
+    checkpoint: Checkpoint, num_classes: int, names: Sequence[str] | None, source: str = ""
+) -> tuple[tuple[str, ...], str]:
+    """Labels in the head's order, and where they were taken from.
+
+    Raises:
+        WeightsError: another number of them than classes.
+    """
+    if checkpoint.choices.labels is not None:
+        names, source = checkpoint.choices.labels, "the caller"
+    if names is None:
+        return default_labels(num_classes), "the number of classes"
+    if len(names) != num_classes:
+        raise WeightsError(f"{checkpoint.where}: {len(names)} labels ({source}) for a head of {num_classes} classes")
+    return unique_labels(tuple(names)), source
+
+
+def sincos_version(tree: Tree) -> SincosVersion | None:
+    """Which fixed table a square grid's positions are, with a row of zeros for the class; None: none of them."""
+    shape = tree.shape("pos_embed")
+    if shape is None or len(shape) != 3 or shape[-1] % 4:
+        return None
+    side = math.isqrt(max(0, shape[1] - 1))
+    if side < 2 or side * side != shape[1] - 1:
+        return None
+    table = tree.tensor("pos_embed").float()
+    if bool(table[:, 0].any()):
+        return None
+    versions: tuple[SincosVersion, ...] = ("sincos_2d_mae", "sincos_2d_moco")
+    for version in versions:
+        if torch.allclose(table[:, 1:], sincos_2d((side, side), shape[-1], version), rtol=0, atol=_TABLE_TOLERANCE):
+            return version
+    return None

@@ -1,0 +1,368 @@
+"""Checkpoints of timm, read here and written for it: the peer's own code says what is right."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from vitrail.data.config import Preprocessing
+from vitrail.errors import WeightsError
+from vitrail.models.config import ViTConfig
+from vitrail.models.variants import VARIANTS
+from vitrail.models.vit import VisionTransformer
+from vitrail.weights.adapters import timm_architectures
+from vitrail.weights.adapters.base import Model
+from vitrail.weights.adapters.mapping import from_native, native_shapes
+from vitrail.weights.adapters.timm import ADAPTER, write
+from vitrail.weights.bundle import Bundle
+from vitrail.weights.checkpoint import Checkpoint, Choices, open_checkpoint
+from vitrail.weights.reading import read_checkpoint
+
+timm = pytest.importorskip("timm")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+TINY: dict[str, Any] = {
+    "img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0, "num_classes": 5,
+}  # fmt: skip
+DISTILLED, GATED = "deit_base_distilled_patch16_224", "vit_giant_patch14_dinov2"
+
+
+def peer(name: str = "vit_base_patch16_224", seed: int = 0, **changes: Any) -> Any:
+    """A timm model whose every tensor is random, so that no mistake hides behind a zero."""
+    torch.manual_seed(seed)
+    model = timm.create_model(name, **{**TINY, **changes}).eval()
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.normal_(std=0.3)
+    return model
+
+
+def save(model: Any, folder: Path, **config: Any) -> Path:
+    """As a timm repository on the hub."""
+    folder.mkdir(parents=True, exist_ok=True)
+    timm.models.save_for_hf(model, folder, safe_serialization=True)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    return folder
+
+
+def read(path: Path, **choices: Any) -> Bundle:
+    return read_checkpoint(open_checkpoint(path, Choices(**choices)), path)
+
+
+def pictures(size: tuple[int, int] = (32, 32), channels: int = 3) -> torch.Tensor:
+    return torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(1))
+
+
+def same(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    return bool((ours - theirs).abs().max() <= 1e-5 * theirs.abs().max())
+
+
+@torch.inference_mode()
+def agree(bundle: Bundle, model: Any) -> bool:
+    config = bundle.config.model
+    images = pictures(config.image_size, config.in_channels)
+    return same(bundle.model(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("vit_base_patch16_224", {}, {"pooling": "token", "num_heads": 4}),
+        ("vit_base_patch16_224", {"global_pool": "avg"}, {"pooling": "avg"}),
+        ("vit_base_patch16_224", {"global_pool": "avg", "fc_norm": False}, {"pooling": "gap", "class_token": True}),
+        ("vit_base_patch16_224", {"fc_norm": True}, {"pooling": "token"}),
+        ("vit_base_patch16_224", {"global_pool": "map", "class_token": False}, {"pooling": "map"}),
+        ("vit_base_patch16_224", {"global_pool": "map", "act_layer": "gelu_tanh"}, {"activation": "gelu_tanh"}),
+        ("vit_base_patch16_gap_224", {"pool_include_prefix": True, "reg_tokens": 2}, {"pool_prefix": True}),
+        ("vit_base_patch16_224", {"reg_tokens": 3, "no_embed_class": True}, {"position_for_prefix": False}),
+        ("vit_base_patch16_224", {"reg_tokens": 3}, {"num_register_tokens": 3, "position_for_prefix": True}),
+        ("vit_base_patch16_224", {"init_values": 0.1, "qkv_bias": False}, {"layer_scale_init": 0.1, "qkv_bias": False}),
+        ("vit_base_patch16_224", {"img_size": (16, 40), "in_chans": 1}, {"image_size": (16, 40), "in_channels": 1}),
+        ("vit_base_patch16_224", {"pos_embed": "none", "act_layer": "relu"}, {"position_embedding": "none"}),
+        ("vit_base_patch16_clip_224", {"pre_norm": False}, {"layer_norm_eps": 1e-5}),
+        ("vit_small_patch14_reg4_dinov2", {"num_classes": 0}, {"num_register_tokens": 4, "num_classes": 0}),
+        (DISTILLED, {}, {"distillation_token": True}),
+        (GATED, {"num_heads": 2}, {"activation": "swiglu", "mlp_size": 32}),
+    ],
+)
+def test_a_repository_of_timm_answers_as_timm_does(
+    tmp_path: Path, name: str, changes: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    model = peer(name, **changes)
+    bundle = read(save(model, tmp_path / "hub"))
+    assert bundle.certificate is not None and bundle.certificate.family == "timm"
+    assert {field: getattr(bundle.config.model, field) for field in expected} == expected
+    assert agree(bundle, model)
+
+
+def test_vit_tiny_of_real_size_answers_as_timm_does_without_a_config(tmp_path: Path) -> None:
+    model = timm.create_model("vit_tiny_patch16_224").eval()
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    bundle = read(tmp_path / "weights.safetensors")
+    assert bundle.config.model.num_heads == 3 and bundle.config.preprocessing.crop_fraction == 0.9
+    assert len(bundle.config.labels) == 1000
+    assert agree(bundle, model)
+
+
+def test_averaged_weights_are_taken_before_raw_ones_unless_the_caller_says_otherwise(tmp_path: Path) -> None:
+    raw, averaged = peer(seed=1), peer(seed=2)
+    wrapped = {f"module.{name}": tensor for name, tensor in raw.state_dict().items()}
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": []}
+    path = tmp_path / "model_best.pth.tar"
+    torch.save(
+        {
+            "epoch": 3,
+            "arch": "vit_base_patch16_224",
+            "state_dict": wrapped,
+            "optimizer": optimizer,
+            "state_dict_ema": averaged.state_dict(),
+        },
+        path,
+    )
+    bundle = read(path, num_heads=4)
+    assert agree(bundle, averaged)
+    assert any("state_dict/module." in note for note in bundle.certificate.surgery)  # type: ignore[union-attr]
+    assert agree(read(path, num_heads=4, prefix="state_dict/"), raw)
+    with pytest.raises(WeightsError, match="'student'"):
+        read(path, prefix="student")
+
+
+def test_preprocessing_labels_and_licence_come_from_the_config(tmp_path: Path) -> None:
+    stated = {"interpolation": "bilinear", "crop_pct": 0.8, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    folder = save(peer(), tmp_path / "hub", label_names=["crane", "b", "crane", "d", "e"])
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"].update(stated, license="cc-by-nc-4.0")
+    (folder / "config.json").write_text(json.dumps(config))
+    bundle = read(folder)
+    assert bundle.config.preprocessing == Preprocessing(
+        (32, 32), "crop", 0.8, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    )
+    assert bundle.config.labels == ("crane (0)", "b", "crane (2)", "d", "e")
+    assert bundle.config.licence == "cc-by-nc-4.0"
+    assert bundle.config.resampling == bundle.config.patch_resampling == "bicubic_antialias"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"architecture": "swin_base_patch4_window7_224"}, "swin_base"),
+        ({"architecture": "vit_base_patch16_rope_224"}, "rotary"),
+        ({"architecture": "vit_base_patch16_rpn_224"}, "norms behind the branches"),
+        ({"architecture": "vit_base_patch32_clip_quickgelu_224"}, "quick_gelu"),
+        ({"num_classes": 7}, "num_classes 7 against 5"),
+        ({"model_args": {"embed_dim": 64, "num_heads": 4}}, "embed_dim 64 against 32"),
+        ({"model_args": {"qk_norm": True}}, "qk_norm"),
+        ({"model_args": {"norm_layer": "rmsnorm"}}, "no LayerNorm"),
+        ({"model_args": {"unheard_of": 1}}, "unheard_of"),
+        ({"model_args": {"global_pool": "avgmax"}}, "avgmax"),
+        ({"pretrained_cfg": {"crop_mode": "border"}}, "border"),
+        ({"pretrained_cfg": {"interpolation": "lanczos"}}, "lanczos"),
+        ({"label_names": ["a", "b"]}, "2 labels"),
+        ({"label_names": {"1": "a", "2": "b"}}, "from 0 without a gap"),
+    ],
+)
+def test_what_a_config_says_and_vitrail_cannot_is_refused_by_name(
+    tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(WeightsError, match=message):
+        read(save(peer(), tmp_path / "hub", **config))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"qk_norm": True}, "qk_norm"),
+        ({"pre_norm": True}, "pre_norm"),
+        ({"final_norm": False}, "neither 'norm.weight' nor"),
+        ({"norm_layer": "rmsnorm"}, "RMSNorm"),
+    ],
+)
+def test_keys_of_what_vitrail_does_not_compute_are_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    safetensors.torch.save_file(peer(**changes).state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(WeightsError, match=message):
+        read(tmp_path / "weights.safetensors", num_heads=4)
+
+
+def test_a_tensor_too_many_or_too_few_stops_the_load(tmp_path: Path) -> None:
+    tensors = peer().state_dict()
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file({**tensors, "blocks.1.adapter.weight": torch.zeros(2)}, path)
+    with pytest.raises(WeightsError, match=r"left over: 'blocks\.1\.adapter\.weight' \(2,\)"):
+        read(path, num_heads=4)
+    del tensors["blocks.1.norm2.bias"]
+    safetensors.torch.save_file(tensors, path)
+    with pytest.raises(WeightsError, match=r"missing: blocks\.1\.norm2\.bias"):
+        read(path, num_heads=4)
+    torch.save({"state_dict": peer().state_dict() | {"odd": torch.zeros(1)}}, tmp_path / "wrapped.pth")
+    with pytest.raises(WeightsError, match="left over: 'state_dict/odd'"):
+        read(tmp_path / "wrapped.pth", num_heads=4)
+
+
+def test_nothing_is_guessed_where_shapes_leave_it_open(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(peer(img_size=(16, 40)).state_dict(), path)
+    with pytest.raises(WeightsError, match="--num-heads"):
+        read(path)
+    with pytest.raises(WeightsError, match="--image-size H W"):
+        read(path, num_heads=4)
+    assert agree(read(path, num_heads=4, image_size=(16, 40)), peer(img_size=(16, 40)))
+
+
+CONFIG = ViTConfig(
+    image_size=(32, 48), patch_size=8, num_classes=5, width=32, depth=2, num_heads=4, mlp_size=70, layer_scale_init=0.1
+)
+
+
+def written(config: ViTConfig, folder: Path) -> tuple[VisionTransformer, dict[str, Any]]:
+    model = VisionTransformer(config, generator=torch.Generator().manual_seed(3)).eval()
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.normal_(std=0.3, generator=torch.Generator().manual_seed(tensor.numel()))
+    labels = tuple(f"kind {index}" for index in range(config.num_classes))
+    mean = (0.5,) * config.in_channels
+    preprocessing = Preprocessing(config.image_size, "crop", 0.9, "bicubic", mean, mean)
+    writing = write(Model(config, preprocessing, labels))
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = from_native(model.state_dict(), writing.entries)
+    safetensors.torch.save_file(tensors, folder / writing.weights_file)
+    for name, content in writing.files.items():
+        (folder / name).write_text(json.dumps(content))
+    return model, dict(writing.assumed)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"pooling": "gap"},
+        {"pooling": "gap", "class_token": False, "qkv_bias": False, "layer_scale_init": None},
+        {"pooling": "avg", "pool_prefix": True},
+        {"pooling": "map", "activation": "gelu_tanh"},
+        {"pooling": "map", "class_token": False, "num_register_tokens": 2, "in_channels": 1},
+        {"num_register_tokens": 2},
+        {"num_register_tokens": 2, "position_for_prefix": False},
+        {"position_embedding": "none", "activation": "relu"},
+        {"position_embedding": "sincos_2d_mae"},
+        {"position_embedding": "sincos_2d_big_vision", "pooling": "gap", "class_token": False},
+        {"activation": "swiglu", "layer_scale_init": None},
+        {"layer_norm_eps": 1e-5},
+        {"distillation_token": True},
+        {"distillation_token": True, "position_for_prefix": False},
+        {"distillation_token": True, "position_embedding": "sincos_2d_moco"},
+        {"num_classes": 0},
+    ],
+)
+def test_what_is_written_loads_in_timm_and_comes_back_bit_by_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
+    config = replace(CONFIG, **changes)
+    model, assumed = written(config, tmp_path)
+    assert not assumed
+    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    images = pictures(config.image_size, config.in_channels)
+    with torch.inference_mode():
+        assert same(model(images), loaded(images))
+    # With the config that the converter keeps beside the files, every tensor comes back.
+    checkpoint = open_checkpoint(tmp_path)
+    back = {
+        entry.native: entry.codec.decode(*(checkpoint.tensors[name] for name in entry.foreign))
+        for entry in ADAPTER.entries(config, checkpoint)
+    }
+    assert back.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in back.items())
+    # Without it, the answers do, and what decides them.
+    bundle = read(tmp_path)
+    with torch.inference_mode():
+        assert same(bundle.model(images), model(images))
+    assert len(bundle.config.labels) == config.num_classes
+    assert bundle.config.preprocessing.crop_fraction == 0.9
+    assert bundle.config.model.layer_norm_eps == config.layer_norm_eps
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"position_embedding": "learned_2d"}, "position_embedding 'learned_2d'"),
+        ({"position_embedding": "relative"}, "position_embedding 'relative'"),
+        ({"position_placement": "every_layer"}, "position_placement 'every_layer'"),
+        ({"pre_logits_size": 8}, "pre_logits_size 8"),
+        ({"block_style": "post_norm"}, "block_style"),
+        ({"pooling": "token_and_gap"}, "token_and_gap"),
+        ({"head_dim": 16}, "head_dim 16"),
+        ({"patch_norm": True}, "patch_norm"),
+        ({"pooling": "map", "activation": "swiglu"}, "gated"),
+        ({"distillation_token": True, "num_register_tokens": 1}, "num_register_tokens 1"),
+    ],
+)
+def test_what_timm_does_not_compute_is_not_written(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        write(Model(replace(CONFIG, **changes), Preprocessing(), ()))
+
+
+def test_an_epsilon_that_timm_has_no_name_for_is_said_to_be_assumed() -> None:
+    assert write(Model(replace(CONFIG, layer_norm_eps=1e-12), Preprocessing(), ())).assumed == {"layer_norm_eps": 1e-6}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_is_a_model_of_timm(name: str) -> None:
+    writing = write(Model(VARIANTS[name].config, Preprocessing(), ()))
+    hub = writing.files["config.json"]
+    with torch.device("meta"):
+        model = timm.create_model(hub["architecture"], **hub["model_args"], num_classes=hub["num_classes"])
+    shapes = native_shapes(VARIANTS[name].config)
+    assert {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()} == dict(shapes)
+    assert model.blocks[0].attn.num_heads == VARIANTS[name].config.num_heads
+
+
+def published() -> list[str]:
+    return sorted(timm.list_models(module="vision_transformer") + timm.list_models(module="deit"))
+
+
+@pytest.mark.parametrize("name", published())
+def test_every_vit_of_timm_is_read_as_timm_builds_it_or_refused(name: str) -> None:
+    """By its name and its keys alone, as from a config.json without model_args."""
+    with torch.device("meta"):
+        model = timm.create_model(name, depth=1, num_classes=0)
+    refused = any(part in name for part in _OTHERWISE)
+    hub = {"architecture": name, "num_classes": 0, "pretrained_cfg": {"input_size": [3, *model.patch_embed.img_size]}}
+    checkpoint = Checkpoint(name, name, "safetensors", model.state_dict(), {}, {"config.json": hub})
+    if model.patch_embed.img_size[0] % model.patch_embed.patch_size[0]:
+        with pytest.raises(WeightsError, match="cut off unseen"):
+            ADAPTER.describe(checkpoint)
+        return
+    if refused:
+        with pytest.raises(WeightsError):
+            ADAPTER.describe(checkpoint)
+        return
+    config = ADAPTER.describe(checkpoint).config
+    block = model.blocks[0]
+    act = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "SiLU": "swiglu"}[type(block.mlp.act).__name__]
+    has_fc_norm = not isinstance(model.fc_norm, torch.nn.Identity)
+    pooling = model.global_pool if model.global_pool != "avg" or has_fc_norm else "gap"
+    assert config.num_heads == block.attn.num_heads
+    assert config.layer_norm_eps == block.norm1.eps
+    assert (config.activation, config.pooling) == (act, pooling)
+    assert config.image_size == model.patch_embed.img_size
+    assert config.position_for_prefix is (not model.no_embed_class) or not config.class_token
+    entries = ADAPTER.entries(config, checkpoint)
+    assert {entry.native for entry in entries} == native_shapes(config).keys()
+
+
+# Parts of names of models that compute something else.
+_OTHERWISE = (
+    "aimv2", "beit3", "_clip_", "_dwee_", "_pwee_", "_dpwee_", "_dlittle_", "_18x2_", "_xp_", "_rpn_", "intern300m",
+    "_radio_", "test_vit3", "test_vit4",
+)  # fmt: skip
+
+
+def test_the_tables_of_names_name_models_that_timm_has() -> None:
+    for pattern in timm_architectures._NUM_HEADS:
+        assert any(re.match(pattern, name) for name in published()), pattern
