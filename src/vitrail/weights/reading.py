@@ -156,6 +156,9 @@ def _left_over(adapter: Adapter, checkpoint: Checkpoint, entries: Sequence[Entry
         if name in taken:
             continue
         reason = adapter.unused(name)
+        prefix = checkpoint.choices.prefix
+        if reason is None and prefix is not None and not name.startswith(prefix):
+            reason = "outside the tree that was asked for"
         if reason is None:
             unknown.append(f"'{name}' {tuple(tensor.shape)}")
         else:

@@ -67,7 +67,8 @@ def to_native(tensors: Mapping[str, Tensor], entries: Sequence[Entry], where: st
     for entry in entries:
         parts = [tensors[name] for name in entry.foreign]
         try:
-            native[entry.native] = entry.codec.decode(*parts)
+            # Contiguous: a product with a transposed view sums in another order, and its last bits differ.
+            native[entry.native] = entry.codec.decode(*parts).contiguous()
         except (RuntimeError, ValueError, IndexError) as error:
             shapes = ", ".join(f"'{name}' {tuple(tensors[name].shape)}" for name in entry.foreign)
             raise WeightsError(f"{where}: {shapes} cannot become '{entry.native}' ({error})") from error
