@@ -24,7 +24,7 @@ _CUT_224: dict[str, Any] = {**_FLAGS, "resample": 3, "do_center_crop": True, "cr
 DEIT = {**_CUT_224, "size": {"height": 256, "width": 256}, "image_mean": HALF, "image_std": HALF}
 _CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 BIT = {**_CUT_224, "size": {"shortest_edge": 224}, "image_mean": _CLIP[0], "image_std": _CLIP[1]}
-_PROCESSORS: dict[str, Mapping[str, Any]] = {"ViT": VIT, "DeiT": DEIT, "Bit": BIT}
+_PROCESSORS: dict[str, Mapping[str, Any]] = {"ViT": VIT, "DeiT": DEIT, "Beit": DEIT, "Bit": BIT, "CLIP": BIT}
 # What evaluation did where there is no file at all: DeiT, MAE and DINOv2 in their own code.
 IMAGENET_CUT = {**_CUT_224, "size": {"shortest_edge": 256}, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
 
@@ -46,11 +46,8 @@ def read_preprocessing(
         # The rule is of whatever size the model takes.
         where, said, source = checkpoint.where, rule, FAMILY_RULE
     else:
-        name = str(file.get("image_processor_type") or file.get("feature_extractor_type") or "")
-        match = re.fullmatch(r"(\w+?)(?:ImageProcessor|FeatureExtractor)(?:Fast|Pil)?", name)
-        defaults = _PROCESSORS.get(match[1] if match else "", VIT if rule is VIT else BIT)
         where, source = f"{checkpoint.where}: {PREPROCESSOR}", PREPROCESSOR
-        said = {**defaults, **{name: value for name, value in file.items() if value is not None}}
+        said = {**_defaults(where, file, rule), **{name: value for name, value in file.items() if value is not None}}
     notes: list[str] = []
     _require_rescaling(where, said)
     mean, std = _mean_and_std(where, said, in_channels, notes)
@@ -76,6 +73,20 @@ def read_preprocessing(
         dict.fromkeys(("mean", "std", "interpolation", "resize", "crop_fraction"), source),
         tuple(notes),
     )
+
+
+def _defaults(where: str, file: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the processor that the file is of takes where the file says nothing."""
+    name = file.get("image_processor_type") or file.get("feature_extractor_type")
+    if name is None:
+        return rule
+    match = re.fullmatch(r"(\w+?)(?:ImageProcessor|FeatureExtractor)(?:Fast|Pil)?", str(name))
+    if match is None or match[1] not in _PROCESSORS:
+        raise WeightsError(
+            f"{where} is of {name}, which may prepare pictures in a way of its own; vitrail reads those of"
+            f" {', '.join(_PROCESSORS)}"
+        )
+    return _PROCESSORS[match[1]]
 
 
 def _require_rescaling(where: str, said: Mapping[str, Any]) -> None:
@@ -191,8 +202,8 @@ def write_preprocessing(preprocessing: Preprocessing) -> dict[str, Any]:
         return values
     if height != width:
         raise WeightsError(
-            f"transformers cannot cut {height}x{width} pixels out of a resized picture so that either side may decide:"
-            " the preprocessing's resize 'crop' of a rectangle has no place in this layout; write 'squash'"
+            f"resize 'crop' of a rectangle, {height}x{width} pixels: transformers' processors know one short side, and"
+            " here either side may decide. Write a bundle of vitrail, or a model whose preprocessing squashes"
         )
     # ViT's processor does not cut; BiT's keeps the aspect and does.
     return {
