@@ -14,6 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vitrail.errors import WeightsError
+from vitrail.weights.adapters import WRITERS
+from vitrail.weights.adapters.base import Model
 from vitrail.weights.bundle import Bundle
 from vitrail.weights.certificate import Check
 from vitrail.weights.writing import compare, pictures
@@ -51,6 +54,20 @@ def _torchvision(bundle: Bundle, path: Path) -> nn.Module:
     return model
 
 
+def _google(bundle: Bundle, path: Path) -> nn.Module | None:
+    """timm's own reader of npz files, on timm's model of the same config: Google's code needs jax."""
+    import timm
+
+    config = bundle.config
+    try:
+        said = WRITERS["timm"](Model(config.model, config.preprocessing, config.labels)).files["config.json"]
+    except WeightsError:
+        return None
+    model = timm.create_model(said["architecture"], num_classes=config.model.num_classes, **said["model_args"])
+    model.load_pretrained(str(path / "model.npz"))
+    return model
+
+
 class _Logits(nn.Module):
     """The logits alone of a model of transformers."""
 
@@ -63,10 +80,11 @@ class _Logits(nn.Module):
 
 
 # Layout -> the library's name, and its model made from a folder of that layout.
-PEERS: dict[str, tuple[str, Callable[[Bundle, Path], nn.Module]]] = {
+PEERS: dict[str, tuple[str, Callable[[Bundle, Path], nn.Module | None]]] = {
     "timm": ("timm", _timm),
     "huggingface": ("transformers", _huggingface),
     "torchvision": ("torchvision", _torchvision),
+    "google": ("timm", _google),
 }
 
 
@@ -87,14 +105,17 @@ def check_with_peer(bundle: Bundle, path: Path, layout: str | None) -> Check | N
     Args:
         layout: a key of `PEERS`.
     Returns:
-        None for another layout, a single file, a model without head, or a library that is not installed.
+        None for another layout, a single file, a model without head, or where the peer is not installed or cannot
+        make such a model.
     """
     if layout is None or layout not in PEERS or not path.is_dir() or bundle.config.model.num_classes == 0:
         return None
     library, load = PEERS[layout]
     if importlib.util.find_spec(library) is None:
         return None
-    model = load(bundle, path).eval()
+    model = load(bundle, path)
+    if model is None:
+        return None
     with torch.inference_mode():
-        reference = model(pictures(bundle.config.model))
+        reference = model.eval()(pictures(bundle.config.model))
     return compare(bundle.model, reference, f"{library} {importlib.metadata.version(library)}")
