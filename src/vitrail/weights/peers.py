@@ -10,6 +10,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ def _google(bundle: Bundle, path: Path) -> nn.Module | None:
         said = WRITERS["timm"](Model(config.model, config.preprocessing, config.labels)).files["config.json"]
     except WeightsError:
         return None
-    model = timm.create_model(said["architecture"], num_classes=config.model.num_classes, **said["model_args"])
+    model: Any = timm.create_model(said["architecture"], num_classes=config.model.num_classes, **said["model_args"])
     model.load_pretrained(str(path / "model.npz"))
     return model
 
