@@ -8,13 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import safetensors.torch
-import torch
 from torch import Tensor
 
-Container = Literal["safetensors", "npz", "torch", "paddle"]
+from vitrail.errors import WeightsError
+from vitrail.weights.files import Container, WeightsFile, read_weights
+
+PooledBy = Literal["token", "mean"]
 QueryScale = Literal["head", "width"]
+
+# As hub repositories name them, in the order in which they are taken: a repository may hold the same model twice.
+_HUB_NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_INDEX = ".index.json"
+_ENDINGS = {".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".pdparams", ".pkl", ".pickle", ".tar"}
+_NO_MODEL = {"training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "rng_state.pth"}
+_COMPANIONS = ("config.json", "preprocessor_config.json")
+_MAX_JSON_BYTES = 32_000_000  # 21,843 labels with their synsets are about 2 MB
+_MAX_SHARDS = 1000
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,7 @@ class Choices:
     family: str | None = None  # a name of `ADAPTERS`: no recognition by keys
     num_heads: int | None = None
     query_scale: QueryScale | None = None  # vit-pytorch: queries scaled by head_dim ** -0.5, or by width ** -0.5
+    pooling: PooledBy | None = None  # vit-pytorch: by the class token, or by the mean of all tokens
     image_size: tuple[int, int] | None = None  # of a position table that could be several rectangles
     prefix: str | None = None  # npz and nested checkpoints: the tree to take ("params/img/", "teacher/")
     labels: tuple[str, ...] | None = None
@@ -68,38 +78,102 @@ def open_checkpoint(path: Path, choices: Choices | None = None, where: str | Non
     """What a weights file, or a folder with one and its config, holds. Nothing in it is run.
 
     Args:
-        path: .safetensors, .npz, .pth, .pt, .bin, .pdparams; or a folder with such a file, as a hub repository is.
-        where: for messages, in place of the path.
+        path: a file of safetensors, npz, torch.save or .pdparams; the index of a sharded one; or a folder with one of
+            these, as a hub repository is. The config.json beside model.safetensors or pytorch_model.bin is read too.
+        where: for messages and for the name, in place of the path.
     Raises:
-        WeightsError: nothing there, or a file that is damaged or cannot be trusted.
+        WeightsError: nothing there, several things there, or a file that is damaged or cannot be trusted.
     """
-    files: dict[str, dict[str, Any]] = {}
-    file = path
-    if path.is_dir():
-        file = next(path / name for name in ("model.safetensors", "pytorch_model.bin") if (path / name).exists())
-        for name in ("config.json", "preprocessor_config.json"):
-            if (path / name).exists():
-                files[name] = json.loads((path / name).read_bytes())
-    container: Container
-    values: dict[str, str | int | float | bool] = {}
+    file = weights_in(path) if path.is_dir() else path
+    content = _read_shards(file) if file.name.endswith(_INDEX) else read_weights(file)
+    files = {}
+    if path.is_dir() or file.name in _HUB_NAMES:
+        files = {name: read_json(file.parent / name) for name in _COMPANIONS if (file.parent / name).exists()}
+    return Checkpoint(
+        where=where or str(path),
+        name=_name(path, where),
+        container=content.container,
+        tensors=content.tensors,
+        values=content.values,
+        files=files,
+        choices=choices or Choices(),
+    )
+
+
+def _name(path: Path, where: str | None) -> str:
+    last = where.rstrip("/").rpartition("/")[2] if where else path.resolve().name if path.is_dir() else path.name
+    return last.removesuffix(_INDEX).removesuffix(Path(last).suffix if Path(last).suffix in _ENDINGS else "")
+
+
+def weights_in(folder: Path) -> Path:
+    """The one weights file of a folder, or the index of its shards.
+
+    Raises:
+        WeightsError: there is none, or there are several and none is named as hub repositories name theirs.
+    """
+    for name in _HUB_NAMES:
+        if (folder / name).exists():
+            return folder / name
+    try:
+        found = sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix in _ENDINGS and path.name not in _NO_MODEL and path.is_file()
+        )
+    except OSError as error:
+        raise WeightsError(f"{folder}: cannot be read ({error.strerror})") from error
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise WeightsError(
+            f"{folder}: there are no weights in it: none of {', '.join(_HUB_NAMES)}, and no other file that ends in"
+            f" {', '.join(sorted(_ENDINGS))}"
+        )
+    shown = ", ".join(path.name for path in found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    raise WeightsError(f"{folder}: there are several weights files in it, {shown}; give the path of one of them")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a small JSON file. Raises WeightsError: not there, too large, damaged, or no object."""
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise WeightsError(f"{path}: more than {_MAX_JSON_BYTES:,} bytes, no configuration has as many; not read")
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: damaged, not JSON ({error}); restore it, or take it away") from error
+    if not isinstance(values, dict):
+        raise WeightsError(f"{path}: damaged, not an object; restore it, or take it away")
+    return values
+
+
+def _read_shards(index: Path) -> WeightsFile:
+    """All tensors of the files that an index names; each tensor where the index says, and nowhere else."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()) or not places:
+        raise WeightsError(f"{index}: damaged, its 'weight_map' does not say which tensor is in which file")
+    shards = sorted(set(places.values()))
+    for shard in shards:
+        if shard != Path(shard).name or shard in ("", ".", "..") or "\\" in shard:
+            raise WeightsError(f"{index}: it names {shard!r}, which is no file beside it")
+    if len(shards) > _MAX_SHARDS:
+        raise WeightsError(f"{index}: it names {len(shards):,} files; no checkpoint has as many")
+    absent = [shard for shard in shards if not (index.parent / shard).is_file()]
+    if absent:
+        raise WeightsError(f"{index}: {len(absent)} of its {len(shards)} files are not there: {', '.join(absent[:5])}")
     tensors: dict[str, Tensor] = {}
-    if file.suffix == ".safetensors":
-        container, tensors = "safetensors", safetensors.torch.load_file(file)
-    elif file.suffix == ".npz":
-        container = "npz"
-        with np.load(file, allow_pickle=False) as arrays:
-            tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    else:
-        container = "torch"
-        _flatten(torch.load(file, map_location="cpu", weights_only=True, mmap=True), "", tensors, values)
-    return Checkpoint(where or str(path), path.stem, container, tensors, values, files, choices or Choices())
-
-
-def _flatten(tree: Any, prefix: str, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-    for name, value in tree.items():
-        if isinstance(value, Tensor):
-            tensors[f"{prefix}{name}"] = value
-        elif isinstance(value, dict):
-            _flatten(value, f"{prefix}{name}/", tensors, values)
-        elif isinstance(value, str | int | float | bool):
-            values[f"{prefix}{name}"] = value
+    contents = {shard: read_weights(index.parent / shard) for shard in shards}
+    for shard, content in contents.items():
+        for name, tensor in content.tensors.items():
+            if places.get(name) != shard:
+                there = f"the index has it in {places[name]}" if name in places else "the index does not know it"
+                raise WeightsError(f"{index} and {shard} disagree: '{name}' is in {shard}, and {there}")
+            tensors[name] = tensor
+    missing = [name for name in places if name not in tensors]
+    if missing:
+        raise WeightsError(
+            f"{index} and its files disagree: '{missing[0]}' is not in {places[missing[0]]}"
+            + (f", and {len(missing) - 1} more are missing" if len(missing) > 1 else "")
+        )
+    return WeightsFile(contents[shards[0]].container, tensors)
