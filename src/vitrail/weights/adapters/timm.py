@@ -13,22 +13,22 @@ from vitrail.weights.adapters import timm_architectures as architectures
 from vitrail.weights.adapters.base import FAMILY_RULE, Adapter, Description
 from vitrail.weights.adapters.mapping import Entry
 from vitrail.weights.adapters.timm_names import (
+    CONFIG,
     TYPICAL,
     Tree,
     find_tree,
+    is_hub_config,
     of_a_copy,
     training_state,
     tree_entries,
     tree_prefixes,
 )
-from vitrail.weights.adapters.timm_shapes import Stated, read_config, read_labels
+from vitrail.weights.adapters.timm_shapes import IMAGENET_MEAN, IMAGENET_STD, Stated, read_config, read_labels
 from vitrail.weights.adapters.timm_writing import write
 from vitrail.weights.checkpoint import Checkpoint
 
 __all__ = ["ADAPTER", "write"]
 
-CONFIG = "config.json"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # As timm's own load_state_dict has it: averaged weights before raw ones.
 _ORDER = ("state_dict_ema/", "model_ema/", "state_dict/", "model/", "")
 _ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu", "silu": "swiglu"}
@@ -62,11 +62,6 @@ class _HubConfig:
     pretrained: Mapping[str, Any] | None = None
     top: Mapping[str, Any] = field(default_factory=dict)
     source: str = FAMILY_RULE
-
-
-def is_hub_config(checkpoint: Checkpoint) -> bool:
-    """Whether a timm config.json lies beside the weights."""
-    return "architecture" in checkpoint.files.get(CONFIG, {})
 
 
 def recognise(checkpoint: Checkpoint) -> str | None:

@@ -18,6 +18,7 @@ from vitrail.models.config import ViTConfig
 from vitrail.weights.adapters.mapping import SAME, Codec, Entry, native_shapes
 from vitrail.weights.checkpoint import Checkpoint
 
+CONFIG = "config.json"
 KERNEL = "patch_embed.proj.weight"
 TYPICAL = (
     "cls_token",
@@ -46,7 +47,7 @@ _REFUSED = {
     r"blocks\.\d+\.(attns|ffns|in_proj|in_norm|attn1|mlp1)\b": "blocks whose branches run side by side",
     r"blocks\.\d+\.gamma_\d_1": "blocks whose branches run side by side",
     r"norm_pre\.": "a norm before the blocks, as CLIP has (pre_norm)",
-    r"(rope|rel_pos|rel_pos_bias|shared_rel_pos)\b": "rotary or relative positions",
+    r"(rope|rel_pos|shared_rel_pos)": "rotary or relative positions",
     r"patch_embed\.backbone\.": "a convolutional network before the blocks (a hybrid)",
     r"patch_embed\.proj\.\d+\.": "a convolutional stem with its own norms",
     r"patch_embed\.norm\.": "a norm of the patch embedding",
@@ -88,7 +89,12 @@ class Tree:
         return self.checkpoint.where
 
 
-def same_name(name: str) -> str:
+def is_hub_config(checkpoint: Checkpoint) -> bool:
+    """Whether a timm config.json lies beside the weights: then it says what they are, whoever trained them."""
+    return "architecture" in checkpoint.files.get(CONFIG, {})
+
+
+def same_name(name: str) -> str | None:
     return name
 
 
@@ -97,12 +103,14 @@ def tree_prefixes(checkpoint: Checkpoint) -> tuple[str, ...]:
     return tuple(name.removesuffix(KERNEL) for name in checkpoint.tensors if name.endswith(KERNEL))
 
 
-def find_tree(checkpoint: Checkpoint, order: Sequence[str] = (), rename: Callable[[str], str] = same_name) -> Tree:
+def find_tree(
+    checkpoint: Checkpoint, order: Sequence[str] = (), rename: Callable[[str], str | None] = same_name
+) -> Tree:
     """The state dict to read.
 
     Args:
         order: beginnings of prefixes, likelier first; `checkpoint.choices.prefix` wins.
-        rename: name in the file, without the prefix -> timm's name.
+        rename: name in the file, without the prefix -> timm's name; None: of no concern to the model.
     Raises:
         WeightsError: none there, or none that starts as the caller says.
     """
@@ -121,11 +129,12 @@ def find_tree(checkpoint: Checkpoint, order: Sequence[str] = (), rename: Callabl
         others = ", ".join(f"'{other}'" for other in prefixes if other != prefix)
         notes = (f"of several sets of weights '{prefix}' was taken; --prefix takes another: {others}",)
     longer = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
-    names = {
-        rename(name.removeprefix(prefix)): name
-        for name in checkpoint.tensors
-        if name.startswith(prefix) and not name.startswith(longer)
-    }
+    names = {}
+    for name in checkpoint.tensors:
+        if name.startswith(prefix) and not name.startswith(longer):
+            timm_name = rename(name.removeprefix(prefix))
+            if timm_name is not None:
+                names[timm_name] = name
     refuse_foreign(checkpoint.where, list(names))
     return Tree(checkpoint, prefix, names, notes)
 
@@ -259,4 +268,5 @@ def training_state(name: str) -> str | None:
 
 def of_a_copy(name: str) -> str | None:
     """Why a tensor under a prefix is no loss: `tree_entries` has seen that it is of a state dict not taken."""
-    return "another set of the weights" if re.match(r"[\w.]+/|module\.|_orig_mod\.", name) else None
+    is_prefixed = re.match(r"[\w.]+/|(module|_orig_mod|backbone|base_encoder|momentum_encoder)\.", name)
+    return "another set of the weights" if is_prefixed else None

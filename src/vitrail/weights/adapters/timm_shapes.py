@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from torch import Tensor
 
+from vitrail.data.config import Interpolation, Preprocessing
 from vitrail.errors import ConfigError, WeightsError
-from vitrail.layers.position_embed import SincosVersion, sincos_2d
+from vitrail.layers.position_embed import ResampleMethod, SincosVersion, sincos_2d
 from vitrail.models.config import Activation, ViTConfig
 from vitrail.models.variants import SIZES
-from vitrail.weights.adapters.base import FAMILY_RULE
-from vitrail.weights.adapters.timm_names import KERNEL, Tree
+from vitrail.weights.adapters.base import FAMILY_RULE, Description
+from vitrail.weights.adapters.timm_names import KERNEL, Tree, tree_prefixes
 from vitrail.weights.checkpoint import Checkpoint
 from vitrail.weights.labels import default_labels, unique_labels
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _TABLE_TOLERANCE = 1e-3  # the versions differ by 0.05 and more; float32 and float16 tables of one by far less
 
 
@@ -221,15 +224,15 @@ def read_labels(
     return unique_labels(tuple(names)), source
 
 
-def sincos_version(tree: Tree) -> SincosVersion | None:
+def sincos_version(positions: Tensor | None) -> SincosVersion | None:
     """Which fixed table a square grid's positions are, with a row of zeros for the class; None: none of them."""
-    shape = tree.shape("pos_embed")
-    if shape is None or len(shape) != 3 or shape[-1] % 4:
+    shape = (0,) if positions is None else tuple(positions.shape)
+    if positions is None or len(shape) != 3 or shape[-1] % 4:
         return None
     side = math.isqrt(max(0, shape[1] - 1))
     if side < 2 or side * side != shape[1] - 1:
         return None
-    table = tree.tensor("pos_embed").float()
+    table = positions.float()
     if bool(table[:, 0].any()):
         return None
     versions: tuple[SincosVersion, ...] = ("sincos_2d_mae", "sincos_2d_moco")
@@ -237,3 +240,42 @@ def sincos_version(tree: Tree) -> SincosVersion | None:
         if torch.allclose(table[:, 1:], sincos_2d((side, side), shape[-1], version), rtol=0, atol=_TABLE_TOLERANCE):
             return version
     return None
+
+
+def has_table(checkpoint: Checkpoint, version: SincosVersion) -> bool:
+    """Whether the position table of one of the checkpoint's state dicts is that fixed one."""
+    tables = [checkpoint.tensors.get(f"{prefix}pos_embed") for prefix in tree_prefixes(checkpoint)]
+    return any(sincos_version(table) == version for table in tables)
+
+
+def imagenet_description(
+    tree: Tree,
+    stated: Stated,
+    resampling: ResampleMethod,
+    *,
+    interpolation: Interpolation = "bicubic",
+    crop_fraction: float = 0.875,
+    notes: Sequence[str] = (),
+) -> Description:
+    """A model whose repository evaluates on ImageNet's mean and standard deviation, on the centre of a resized picture.
+
+    Raises:
+        WeightsError: as `read_config`; pictures that have no three colours.
+    """
+    config, sources, found = read_config(tree, stated)
+    if config.in_channels != 3:
+        raise WeightsError(f"{tree.where}: pictures of {config.in_channels} channels, where the family has 3 colours")
+    preprocessing = Preprocessing(config.image_size, "crop", crop_fraction, interpolation, IMAGENET_MEAN, IMAGENET_STD)
+    labels, label_source = read_labels(tree.checkpoint, config.num_classes, None)
+    sources["labels"] = label_source
+    all_notes = (*found, *notes)
+    # None of these repositories resizes patches; timm, which reads their files, does it so.
+    return Description(
+        config,
+        preprocessing,
+        labels,
+        sources,
+        notes=all_notes,
+        resampling=resampling,
+        patch_resampling="bicubic_antialias",
+    )
