@@ -40,6 +40,19 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 HIDDEN_ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
 FROM_PRETRAINED = "transformers.AutoModelForImageClassification.from_pretrained('{folder}')"
+# Fields that are used, and what they must be.
+_WHOLE, _NUMBER, _SIDES = "a whole number", "a number", "a number or [height, width]"
+_KINDS = {
+    "num_attention_heads": _WHOLE,
+    "layer_norm_eps": _NUMBER,
+    "hidden_dropout_prob": _NUMBER,
+    "attention_probs_dropout_prob": _NUMBER,
+    "layerscale_value": _NUMBER,
+    "drop_path_rate": _NUMBER,
+    "mlp_ratio": _NUMBER,
+    "image_size": _SIDES,
+    "patch_size": _SIDES,
+}
 _PATCHES = "embeddings.patch_embeddings.projection.weight"
 
 
@@ -109,12 +122,21 @@ def read_config(checkpoint: Checkpoint, defaults: Mapping[str, Mapping[str, Any]
     """
     values = checkpoint.files.get(CONFIG, {})
     model_type = values.get("model_type", fallback)
-    if model_type not in MODEL_TYPES:
+    if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
         raise WeightsError(
             f"{checkpoint.where}: {CONFIG} says model_type '{model_type}', which vitrail does not read."
             f"{did_you_mean(str(model_type), MODEL_TYPES)} Of transformers it reads {', '.join(MODEL_TYPES)}"
         )
+    for name, kind in _KINDS.items():
+        if values.get(name) is not None and not _is(values[name], kind):
+            raise WeightsError(f"{checkpoint.where}: {CONFIG} says {name} {values[name]!r}, which is not {kind}")
     return Said(checkpoint.where, values, defaults.get(model_type, defaults[fallback]))
+
+
+def _is(value: Any, kind: str) -> bool:
+    if kind == _SIDES and isinstance(value, list | tuple):
+        return len(value) == 2 and all(_is(side, _WHOLE) for side in value)
+    return isinstance(value, int | float if kind == _NUMBER else int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -153,7 +175,7 @@ def architecture(
     if patch is not None and _pair(patch) != (shapes.patch_size, shapes.patch_size):
         raise contradiction(said.where, f"patch_size {patch}", f"{shapes.patch_size}x{shapes.patch_size}")
     act = said["hidden_act"]
-    if act not in ACTIVATIONS:
+    if not isinstance(act, str) or act not in ACTIVATIONS:
         raise WeightsError(
             f"{said.where}: {CONFIG} says hidden_act {act!r}, which vitrail cannot compute; it knows"
             f" {', '.join(ACTIVATIONS)}"
@@ -261,8 +283,10 @@ def read_labels(checkpoint: Checkpoint, num_classes: int) -> tuple[tuple[str, ..
         return chosen, CALLER
     values = checkpoint.files.get(CONFIG, {})
     names = values.get("id2label")
-    if not num_classes or not names or _are_placeholders(names):
+    if not num_classes or not names or (isinstance(names, Mapping) and _are_placeholders(names)):
         return default_labels(num_classes), "the number of classes"
+    if not isinstance(names, Mapping) or not isinstance(values.get("label2id") or {}, Mapping):
+        raise WeightsError(f"{where}: id2label and label2id in {CONFIG} must be objects; mend them, or give --labels")
     by_index = {str(index): str(label) for index, label in names.items()}
     if set(by_index) != {str(index) for index in range(num_classes)}:
         stranger = next((i for i in by_index if i not in {str(index) for index in range(num_classes)}), None)

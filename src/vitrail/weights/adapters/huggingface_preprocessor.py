@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitrail.data.config import Interpolation, Preprocessing
-from vitrail.errors import ConfigError, WeightsError
+from vitrail.errors import WeightsError
 from vitrail.weights.adapters.base import FAMILY_RULE
 from vitrail.weights.adapters.evaluation_rules import HALF, IMAGENET_MEAN, IMAGENET_STD, crop_fraction
 from vitrail.weights.checkpoint import Checkpoint
@@ -49,29 +49,41 @@ def read_preprocessing(
         where, source = f"{checkpoint.where}: {PREPROCESSOR}", PREPROCESSOR
         said = {**_defaults(where, file, rule), **{name: value for name, value in file.items() if value is not None}}
     notes: list[str] = []
-    _require_rescaling(where, said)
-    mean, std = _mean_and_std(where, said, in_channels, notes)
-    cut, resized = _sizes(where, said, notes)
-    if file is not None and cut is not None and cut != image_size:
-        notes.append(
-            f"{PREPROCESSOR} makes pictures of {cut[0]}x{cut[1]} pixels; the model, and so its pictures, are of"
-            f" {image_size[0]}x{image_size[1]}"
-        )
     try:
-        preprocessing = Preprocessing(
-            image_size=image_size,
-            resize="squash" if resized is None or cut is None else "crop",
-            crop_fraction=1.0 if resized is None or cut is None else crop_fraction(cut[0], resized),
-            interpolation=_interpolation(where, said),
-            mean=mean,
-            std=std,
-        )
-    except ConfigError as error:
-        raise WeightsError(f"{where}: {error}") from error
+        preprocessing = _preprocessing(where, said, image_size, in_channels, notes, is_rule=file is None)
+    except (ValueError, TypeError, OverflowError) as error:  # ConfigError is a ValueError
+        raise WeightsError(f"{where} cannot be read ({error})") from error
     return (
         preprocessing,
         dict.fromkeys(("mean", "std", "interpolation", "resize", "crop_fraction"), source),
         tuple(notes),
+    )
+
+
+def _preprocessing(
+    where: str,
+    said: Mapping[str, Any],
+    image_size: tuple[int, int],
+    in_channels: int,
+    notes: list[str],
+    *,
+    is_rule: bool,
+) -> Preprocessing:
+    _require_rescaling(where, said)
+    mean, std = _mean_and_std(where, said, in_channels, notes)
+    cut, resized = _sizes(where, said, notes)
+    if cut is not None and cut != image_size and not is_rule:
+        notes.append(
+            f"{PREPROCESSOR} makes pictures of {cut[0]}x{cut[1]} pixels; the model, and so its pictures, are of"
+            f" {image_size[0]}x{image_size[1]}"
+        )
+    return Preprocessing(
+        image_size=image_size,
+        resize="squash" if resized is None or cut is None else "crop",
+        crop_fraction=1.0 if resized is None or cut is None else crop_fraction(cut[0], resized),
+        interpolation=_interpolation(where, said),
+        mean=mean,
+        std=std,
     )
 
 
@@ -124,7 +136,7 @@ def _channels(where: str, said: Mapping[str, Any], name: str, num_channels: int)
 
 def _interpolation(where: str, said: Mapping[str, Any]) -> Interpolation:
     resample = said["resample"]
-    if resample not in _RESAMPLE:
+    if not isinstance(resample, int) or resample not in _RESAMPLE:
         raise WeightsError(
             f"{where} says resample {resample!r}; vitrail resizes pictures with 2 (bilinear) or 3 (bicubic) only"
         )
