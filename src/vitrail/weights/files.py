@@ -136,7 +136,7 @@ def _what_it_is(start: bytes, path: Path) -> str:
             return f"{kind}. Only safetensors, npz, torch.save and .pdparams are read"
     if start.startswith((b"(", b"cos\n", b"cposix\n", b"}q", b"]q")):
         return (
-            "a Python pickle of an old protocol, refused unread because reading one can run any code it holds; convert it"
+            "a Python pickle of an old protocol, refused unread: reading one can run any code it holds; convert it"
             " where it was made to .safetensors or .npz"
         )
     if path.suffix == ".onnx" or (start[:1] == b"\x08" and start[2:3] in (b"\x12", b"\x1a", b"\x3a")):
