@@ -13,7 +13,7 @@ from vitrail.errors import WeightsError
 from vitrail.models.config import ViTConfig
 from vitrail.weights.adapters import big_vision
 from vitrail.weights.adapters.base import Adapter, Description, Model, Writing
-from vitrail.weights.adapters.flax_names import POSITIONS_OF_PAPER, PRE_LINEN, Tree, tree_entries
+from vitrail.weights.adapters.flax_names import MAP_HEAD, POSITIONS_OF_PAPER, PRE_LINEN, Tree, tree_entries
 from vitrail.weights.adapters.flax_shapes import (
     find_prefix,
     find_resnet,
@@ -32,7 +32,7 @@ def recognise(checkpoint: Checkpoint) -> str | None:
     if resnet is not None:
         return f"it has '{resnet}'"
     prefix = find_prefix(checkpoint)
-    if prefix is None or any(f"{prefix}{head}probe" in checkpoint.tensors for head in ("MAPHead_0/", "")):
+    if prefix is None or any(f"{prefix}{head}probe" in checkpoint.tensors for head in (MAP_HEAD, "")):
         return None
     # Pre-Linen numbers as well as the table: a file whose table is missing is damaged, and not one of big_vision.
     for name in (POSITIONS_OF_PAPER, f"Transformer/encoderblock_0/{PRE_LINEN.attention}/query/kernel"):
