@@ -1,10 +1,9 @@
-"""Checkpoints of timm, read here and written for it: the peer's own code says what is right."""
+"""Checkpoints of timm, read here: the peer's own code says what is right."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,9 @@ import torch
 
 from vitrail.data.config import Preprocessing
 from vitrail.errors import WeightsError
-from vitrail.models.config import ViTConfig
-from vitrail.models.variants import VARIANTS
-from vitrail.models.vit import VisionTransformer
 from vitrail.weights.adapters import timm_architectures
-from vitrail.weights.adapters.base import Model
-from vitrail.weights.adapters.mapping import from_native, native_shapes
-from vitrail.weights.adapters.timm import ADAPTER, write
+from vitrail.weights.adapters.mapping import native_shapes
+from vitrail.weights.adapters.timm import ADAPTER
 from vitrail.weights.bundle import Bundle
 from vitrail.weights.checkpoint import Checkpoint, Choices, open_checkpoint
 from vitrail.weights.reading import read_checkpoint
@@ -114,6 +109,18 @@ def test_vit_tiny_of_real_size_answers_as_timm_does_without_a_config(tmp_path: P
     assert agree(bundle, model)
 
 
+def test_where_each_setting_was_taken_from_is_said(tmp_path: Path) -> None:
+    bundle = read(save(peer(act_layer="gelu_tanh"), tmp_path / "hub"))
+    assert bundle.certificate is not None
+    sources = {setting.name: setting.source for setting in bundle.certificate.settings}
+    assert sources["num_heads"] == sources["activation"] == sources["pooling"] == "config.json"
+    assert sources["layer_norm_eps"] == "the architecture 'vit_base_patch16_224'"
+    assert sources["qkv_bias"] == "the names and shapes of the tensors"
+    told = read(save(peer(), tmp_path / "told"), num_heads=2).certificate
+    assert told is not None
+    assert {setting.source for setting in told.settings if setting.name == "num_heads"} == {"the caller"}
+
+
 def test_averaged_weights_are_taken_before_raw_ones_unless_the_caller_says_otherwise(tmp_path: Path) -> None:
     raw, averaged = peer(seed=1), peer(seed=2)
     wrapped = {f"module.{name}": tensor for name, tensor in raw.state_dict().items()}
@@ -169,6 +176,13 @@ def test_preprocessing_labels_and_licence_come_from_the_config(tmp_path: Path) -
         ({"pretrained_cfg": {"interpolation": "lanczos"}}, "lanczos"),
         ({"label_names": ["a", "b"]}, "2 labels"),
         ({"label_names": {"1": "a", "2": "b"}}, "from 0 without a gap"),
+        ({"label_names": {"a": 0, "b": 1}}, "from 0 without a gap"),
+        ({"label_names": "crane"}, "neither a list nor"),
+        ({"model_args": [1, 2]}, "model_args of config.json is"),
+        ({"pretrained_cfg": "none"}, "pretrained_cfg of config.json is"),
+        ({"pretrained_cfg": {"mean": "half"}}, "not numbers"),
+        ({"model_args": {"num_heads": 4, "img_size": "big"}}, "picture size 'big'"),
+        ({"model_args": {"num_heads": "four"}}, "num_heads"),
     ],
 )
 def test_what_a_config_says_and_vitrail_cannot_is_refused_by_name(
@@ -220,110 +234,14 @@ def test_nothing_is_guessed_where_shapes_leave_it_open(tmp_path: Path) -> None:
     assert agree(read(path, num_heads=4, image_size=(16, 40)), peer(img_size=(16, 40)))
 
 
-CONFIG = ViTConfig(
-    image_size=(32, 48), patch_size=8, num_classes=5, width=32, depth=2, num_heads=4, mlp_size=70, layer_scale_init=0.1
-)
-
-
-def written(config: ViTConfig, folder: Path) -> tuple[VisionTransformer, dict[str, Any]]:
-    model = VisionTransformer(config, generator=torch.Generator().manual_seed(3)).eval()
-    with torch.no_grad():
-        for tensor in model.state_dict().values():
-            tensor.normal_(std=0.3, generator=torch.Generator().manual_seed(tensor.numel()))
-    labels = tuple(f"kind {index}" for index in range(config.num_classes))
-    mean = (0.5,) * config.in_channels
-    preprocessing = Preprocessing(config.image_size, "crop", 0.9, "bicubic", mean, mean)
-    writing = write(Model(config, preprocessing, labels))
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = from_native(model.state_dict(), writing.entries)
-    safetensors.torch.save_file(tensors, folder / writing.weights_file)
-    for name, content in writing.files.items():
-        (folder / name).write_text(json.dumps(content))
-    return model, dict(writing.assumed)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"pooling": "gap"},
-        {"pooling": "gap", "class_token": False, "qkv_bias": False, "layer_scale_init": None},
-        {"pooling": "avg", "pool_prefix": True},
-        {"pooling": "map", "activation": "gelu_tanh"},
-        {"pooling": "map", "class_token": False, "num_register_tokens": 2, "in_channels": 1},
-        {"num_register_tokens": 2},
-        {"num_register_tokens": 2, "position_for_prefix": False},
-        {"position_embedding": "none", "activation": "relu"},
-        {"position_embedding": "sincos_2d_mae"},
-        {"position_embedding": "sincos_2d_big_vision", "pooling": "gap", "class_token": False},
-        {"activation": "swiglu", "layer_scale_init": None},
-        {"layer_norm_eps": 1e-5},
-        {"distillation_token": True},
-        {"distillation_token": True, "position_for_prefix": False},
-        {"distillation_token": True, "position_embedding": "sincos_2d_moco"},
-        {"num_classes": 0},
-    ],
-)
-def test_what_is_written_loads_in_timm_and_comes_back_bit_by_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
-    config = replace(CONFIG, **changes)
-    model, assumed = written(config, tmp_path)
-    assert not assumed
-    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
-    images = pictures(config.image_size, config.in_channels)
+def test_the_hidden_head_layer_of_old_files_is_not_dropped(tmp_path: Path) -> None:
+    model, layer = peer(), torch.nn.Linear(32, 32)
+    tensors = model.state_dict() | {f"pre_logits.fc.{name}": tensor for name, tensor in layer.state_dict().items()}
+    torch.save(tensors, tmp_path / "old.pth")
+    bundle = read(tmp_path / "old.pth", num_heads=4)
     with torch.inference_mode():
-        assert same(model(images), loaded(images))
-    # With the config that the converter keeps beside the files, every tensor comes back.
-    checkpoint = open_checkpoint(tmp_path)
-    back = {
-        entry.native: entry.codec.decode(*(checkpoint.tensors[name] for name in entry.foreign))
-        for entry in ADAPTER.entries(config, checkpoint)
-    }
-    assert back.keys() == model.state_dict().keys()
-    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in back.items())
-    # Without it, the answers do, and what decides them.
-    bundle = read(tmp_path)
-    with torch.inference_mode():
-        assert same(bundle.model(images), model(images))
-    assert len(bundle.config.labels) == config.num_classes
-    assert bundle.config.preprocessing.crop_fraction == 0.9
-    assert bundle.config.model.layer_norm_eps == config.layer_norm_eps
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"position_embedding": "learned_2d"}, "position_embedding 'learned_2d'"),
-        ({"position_embedding": "relative"}, "position_embedding 'relative'"),
-        ({"position_placement": "every_layer"}, "position_placement 'every_layer'"),
-        ({"pre_logits_size": 8}, "pre_logits_size 8"),
-        ({"block_style": "post_norm"}, "block_style"),
-        ({"pooling": "token_and_gap"}, "token_and_gap"),
-        ({"head_dim": 16}, "head_dim 16"),
-        ({"patch_norm": True}, "patch_norm"),
-        ({"pooling": "map", "activation": "swiglu"}, "gated"),
-        ({"distillation_token": True, "num_register_tokens": 1}, "num_register_tokens 1"),
-    ],
-)
-def test_what_timm_does_not_compute_is_not_written(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(WeightsError, match=message):
-        write(Model(replace(CONFIG, **changes), Preprocessing(), ()))
-
-
-def test_an_epsilon_that_timm_has_no_name_for_is_said_to_be_assumed() -> None:
-    assert write(Model(replace(CONFIG, layer_norm_eps=1e-12), Preprocessing(), ())).assumed == {"layer_norm_eps": 1e-6}
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_is_a_model_of_timm(name: str) -> None:
-    writing = write(Model(VARIANTS[name].config, Preprocessing(), ()))
-    hub = writing.files["config.json"]
-    # Two blocks tell what all of them are.
-    assert hub["model_args"].pop("depth") == VARIANTS[name].config.depth
-    with torch.device("meta"):
-        model = timm.create_model(hub["architecture"], **hub["model_args"], depth=2, num_classes=hub["num_classes"])
-    shapes = native_shapes(replace(VARIANTS[name].config, depth=2))
-    assert {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()} == dict(shapes)
-    assert model.blocks[0].attn.num_heads == VARIANTS[name].config.num_heads
+        features = model.forward_head(model.forward_features(pictures()), pre_logits=True)
+        assert same(bundle.model(pictures()), model.head(torch.tanh(layer(features))))
 
 
 def published() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from vitrail.data.config import Preprocessing
 from vitrail.errors import ConfigError, WeightsError
@@ -80,6 +80,10 @@ def describe(checkpoint: Checkpoint) -> Description:
     _require_agreement(hub, config, tree)
     if stated.pool_prefix and config.pooling == "map" and config.num_prefix_tokens:
         raise WeightsError(f"{checkpoint.where}: attention pooling over prefix tokens too (pool_include_prefix)")
+    if config.pre_logits_size is not None:
+        notes += (
+            "its pre-logits layer is kept, with tanh, as timm had it when it wrote such files; timm now drops it",
+        )
     if config.distillation_token:
         notes += ("the answers of the two heads, of class and distillation token, are averaged",)
     if stated.image_size and stated.image_size != config.image_size:
@@ -128,7 +132,11 @@ def _hub_config(checkpoint: Checkpoint) -> _HubConfig:
                 f"{checkpoint.where}: timm's '{architecture}' is {meaning}, which vitrail's Vision Transformer does not"
                 " compute"
             )
-        return _HubConfig(architecture, top.get("model_args") or {}, top.get("pretrained_cfg", top), top, CONFIG)
+        args, pretrained = top.get("model_args") or {}, top.get("pretrained_cfg", top)
+        for name, value in (("model_args", args), ("pretrained_cfg", pretrained)):
+            if not isinstance(value, dict):
+                raise WeightsError(f"{checkpoint.where}: {name} of {CONFIG} is {value!r}, not an object")
+        return _HubConfig(architecture, args, pretrained, top, CONFIG)
     hint = str(checkpoint.values.get("arch", "")).split(".")[0]
     if "patch" in hint and architectures.foreign(hint) is None:
         return _HubConfig(hint, source="the checkpoint's 'arch'")
@@ -149,10 +157,17 @@ def _stated(hub: _HubConfig, tree: Tree) -> Stated:
     named = args.get("act_layer") or architectures.activation(hub.architecture)
     if named not in _ACTIVATIONS:
         raise WeightsError(f"{where}: activation {named!r} is none of {', '.join(_ACTIVATIONS)}")
-    sources = dict.fromkeys(("activation", "layer_norm_eps", "pooling", "image_size"), hub.source)
+    by_name = f"the architecture '{hub.architecture}'" if hub.architecture else FAMILY_RULE
+    sources = {
+        "activation": hub.source if args.get("act_layer") else by_name,
+        "layer_norm_eps": hub.source if norm else by_name,
+        "image_size": hub.source,
+        "pooling": hub.source,
+    }
     pooling = args.get("global_pool") or (hub.pretrained or {}).get("global_pool") or hub.top.get("global_pool")
     if not pooling:
         pooling = architectures.default_pooling(hub.architecture)
+        sources["pooling"] = by_name
     if pooling not in (None, "token", "avg", "map"):
         raise WeightsError(f"{where}: global_pool {pooling!r} is none of token, avg, map")
     if pooling is None:
@@ -162,7 +177,7 @@ def _stated(hub: _HubConfig, tree: Tree) -> Stated:
     if heads is None and hub.architecture and kernel is not None:
         heads = architectures.num_heads(hub.architecture, kernel[0])
     if heads is not None:
-        sources["num_heads"] = hub.source if "num_heads" in args else f"the architecture '{hub.architecture}'"
+        sources["num_heads"] = hub.source if "num_heads" in args else by_name
     no_embed_class = args.get("no_embed_class", "reg_token" in tree.names)
     return Stated(
         num_heads=heads,
@@ -170,20 +185,23 @@ def _stated(hub: _HubConfig, tree: Tree) -> Stated:
         layer_norm_eps=1e-6 if norm else architectures.layer_norm_eps(hub.architecture),
         pooling=pooling,  # type: ignore[arg-type]
         pool_prefix=bool(args.get("pool_include_prefix", hub.architecture == "test_vit3")),
-        image_size=_image_size(hub),
+        image_size=_image_size(hub, where),
         layer_scale_init=args.get("init_values") or architectures.layer_scale_init(hub.architecture),
         table_prefixes=("none", "all") if no_embed_class else ("all", "none"),
         sources=sources,
     )
 
 
-def _image_size(hub: _HubConfig) -> tuple[int, int] | None:
+def _image_size(hub: _HubConfig, where: str) -> tuple[int, int] | None:
     size = hub.args.get("img_size")
-    if size is None and hub.pretrained is not None and hub.pretrained.get("input_size"):
+    if size is None and hub.pretrained is not None and isinstance(hub.pretrained.get("input_size"), list | tuple):
         size = hub.pretrained["input_size"][1:]
     if size is None:
         return None
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise WeightsError(f"{where}: the picture size {size!r} of {CONFIG} is not (height, width) in whole pixels")
+    return sides[0], sides[1]
 
 
 def _require_agreement(hub: _HubConfig, config: ViTConfig, tree: Tree) -> None:
@@ -225,31 +243,26 @@ def _preprocessing(hub: _HubConfig, config: ViTConfig, where: str) -> tuple[Prep
     else:
         stated, source = hub.pretrained, CONFIG
     interpolation, mode = stated.get("interpolation", "bicubic"), stated.get("crop_mode") or "center"
-    fraction = float(stated.get("crop_pct") or 0.875)
+    try:
+        fraction = float(stated.get("crop_pct") or 0.875)
+        mean, std = (tuple(map(float, stated.get(name, default))) for name, default in _NORMALISATION.items())
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{where}: crop_pct, mean or std of {CONFIG} are not numbers ({error})") from error
     if interpolation not in ("bilinear", "bicubic"):
         raise WeightsError(f"{where}: interpolation {interpolation!r} is neither bilinear nor bicubic")
     if mode not in ("center", "squash") or (mode == "squash" and fraction != 1):
-        raise WeightsError(
-            f"{where}: crop_mode {mode!r} with crop_pct {fraction:g} is no preprocessing that vitrail has"
-        )
+        raise WeightsError(f"{where}: crop_mode {mode!r} with crop_pct {fraction:g} is not among vitrail's")
     sources = dict.fromkeys(names, source)
-    mean, std = (tuple(map(float, stated.get(name, default))) for name, default in _NORMALISATION.items())
-    if config.in_channels == 1 and len(mean) == 3:
+    if config.in_channels == 1 and len(mean) == len(std) == 3:
         mean, std = (sum(mean) / 3,), (sum(std) / 3,)
         sources |= dict.fromkeys(("mean", "std"), f"{source}, averaged over colours for grey pictures")
     if len(mean) != config.in_channels:
         raise WeightsError(
             f"{where}: mean {mean} for pictures of {config.in_channels} channels; vitrail prepares 1 or 3 channels"
         )
+    resize: Literal["squash", "crop"] = "squash" if mode == "squash" else "crop"
     try:
-        return Preprocessing(
-            image_size=config.image_size,
-            resize="squash" if mode == "squash" else "crop",
-            crop_fraction=fraction,
-            interpolation=interpolation,
-            mean=mean,
-            std=std,
-        ), sources
+        return Preprocessing(config.image_size, resize, fraction, interpolation, mean, std), sources
     except ConfigError as error:
         raise WeightsError(f"{where}: {error}") from error
 
@@ -264,12 +277,14 @@ def _label_names(hub: _HubConfig, where: str) -> list[str] | None:
     if not names:
         return None
     if isinstance(names, dict):
-        by_index = {int(index): str(name) for index, name in names.items()}
-        if sorted(by_index) != list(range(len(by_index))):
+        by_index = {int(index): str(name) for index, name in names.items() if str(index).isdecimal()}
+        if len(by_index) != len(names) or sorted(by_index) != list(range(len(by_index))):
             raise WeightsError(f"{where}: label_names of {CONFIG} are not numbered from 0 without a gap")
         names = [by_index[index] for index in range(len(by_index))]
-    described = stated.get("label_descriptions") or {}
-    if all(name in described for name in names):
+    if not isinstance(names, list | tuple):
+        raise WeightsError(f"{where}: label_names of {CONFIG} are {names!r}, neither a list nor an object")
+    described = stated.get("label_descriptions")
+    if isinstance(described, dict) and all(name in described for name in names):
         return [str(described[name]) for name in names]
     return [str(name) for name in names]
 
