@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from vitrail.layers.position_embed import (
     LearnedPositions2D,
     RelativePositions,
+    ResampleMethod,
     resample_position_embedding,
     sincos_2d,
     spread_positions,
@@ -105,6 +108,21 @@ def test_rows_are_stretched_by_rows_and_columns_by_columns() -> None:
     resampled = resample_position_embedding(rows, (2, 3), (3, 5), 0)
     expected = torch.tensor([0.0, 0.5, 1.0])[:, None].expand(3, 5).reshape(1, 15, 1)
     torch.testing.assert_close(resampled, expected)
+
+
+@pytest.mark.parametrize("method", get_args(ResampleMethod))
+@pytest.mark.parametrize(
+    ("from_grid", "to_grid"), [((4, 1), (6, 1)), ((4, 3), (6, 1)), ((4, 3), (2, 1)), ((2, 4), (1, 1))]
+)
+def test_a_grid_stretches_as_its_transpose_does(
+    from_grid: tuple[int, int], to_grid: tuple[int, int], method: ResampleMethod
+) -> None:
+    table = torch.randn(1, from_grid[0] * from_grid[1], 2, generator=torch.Generator().manual_seed(0))
+    turned = table.unflatten(1, from_grid).transpose(1, 2).flatten(1, 2)
+    stretched = resample_position_embedding(table, from_grid, to_grid, 0, method)
+    expected = resample_position_embedding(turned, from_grid[::-1], to_grid[::-1], 0, method)
+    expected = expected.unflatten(1, to_grid[::-1]).transpose(1, 2).flatten(1, 2)
+    torch.testing.assert_close(stretched, expected)
 
 
 def test_resampling_refuses_what_does_not_fit() -> None:

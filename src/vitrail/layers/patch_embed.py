@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,73 @@ def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tenso
     cells = patches.reshape(batch, grid_height, grid_width, patch_size, patch_size, -1)
     cells = cells.permute(0, 5, 1, 3, 2, 4)  # (batch, channel, grid row, row, grid column, column)
     return cells.reshape(batch, -1, grid_height * patch_size, grid_width * patch_size)
+
+
+def resample_patch_embedding(kernel: Tensor, to_size: int, method: PatchResampleMethod = "bilinear") -> Tensor:
+    """Make a patch kernel for patches of another size, by the pseudo-inverse of the resize.
+
+    Beyer et al. 2023, "FlexiViT: One model for all patch sizes", section 3.4: with B the linear resize of a patch, the
+    new kernel is pinv(B^T) w, so that <B x, new> = <x, w> for every patch x where the patches grow. Where they shrink
+    it is the best such kernel for patches of white noise.
+
+    Args:
+        kernel: (width, channels, size, size).
+        to_size: side of the new kernel, in pixels.
+        method: of the resize, with half-pixel centres: "bilinear" as big_vision, "bicubic_antialias" as timm.
+
+    Returns:
+        (width, channels, to_size, to_size) in the kernel's dtype; the kernel itself where the sizes are equal.
+
+    Raises:
+        ValueError: an empty size, a kernel that is not square, or an unknown method.
+    """
+    if method not in get_args(PatchResampleMethod):
+        raise ValueError(f"patch resampling method {method!r} is none of {', '.join(get_args(PatchResampleMethod))}")
+    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3]:
+        raise ValueError(f"a patch kernel of shape {tuple(kernel.shape)} is not (width, channels, size, size)")
+    if to_size < 1:
+        raise ValueError(f"a patch of {to_size} pixels is empty")
+    size = kernel.shape[2]
+    if size == to_size:
+        return kernel
+    # The resize treats rows and columns alike, so B is A (x) A with A the resize of one line, and its pseudo-inverse is
+    # that of A on both sides: a matrix of size x size to invert in place of size^2 x size^2.
+    # Columns of an identity are resized, not single lines: torch's antialiased resize of one column is wrong.
+    columns = torch.eye(size, dtype=torch.float64, device=kernel.device)[None, None]
+    mode, _, antialias = method.partition("_")
+    resized = F.interpolate(columns, size=(to_size, size), mode=mode, align_corners=False, antialias=bool(antialias))
+    inverse = torch.linalg.pinv(resized[0, 0].t())  # (to_size, size)
+    return (inverse @ kernel.double() @ inverse.t()).to(kernel.dtype)
+
+
+def adapt_input_channels(kernel: Tensor, channels: int) -> Tensor:
+    """Make an input kernel for pictures of another number of channels, as timm does.
+
+    One channel: the sum, so that a grey picture gives what it gave when its channel was repeated. More: the kernel's
+    channels over and over, scaled by old / new; a picture whose channels are all alike then gives the same where the
+    new number is a multiple of the old one, and about the same otherwise.
+
+    Args:
+        kernel: (width, old channels, height, width of the kernel).
+        channels: of the new pictures, at least 1.
+
+    Returns:
+        (width, channels, height, width of the kernel); the kernel itself where the numbers are equal.
+
+    Raises:
+        ValueError: no channels, or a kernel of another shape.
+    """
+    if kernel.ndim != 4 or not kernel.shape[1]:
+        raise ValueError(f"an input kernel of shape {tuple(kernel.shape)} is not (width, channels, height, width)")
+    if channels < 1:
+        raise ValueError(f"pictures of {channels} channels have nothing to see")
+    old = kernel.shape[1]
+    if channels == old:
+        return kernel
+    if channels == 1:
+        return kernel.sum(dim=1, keepdim=True)
+    source = torch.arange(channels, device=kernel.device) % old
+    return kernel[:, source] * (old / channels)
 
 
 class PatchEmbed(nn.Module):

@@ -188,10 +188,10 @@ def _interpolate(picture: Tensor, to_grid: tuple[int, int], method: ResampleMeth
         # Torch samples by the scale it is given, not by the sizes, so this is not the same as size=to_grid.
         scale = [(to + 0.1) / source for to, source in zip(to_grid, picture.shape[2:], strict=True)]
         return F.interpolate(picture, scale_factor=scale, mode=mode, align_corners=False)
-    return F.interpolate(
-        picture,
-        size=to_grid,
-        mode=mode,
-        align_corners=method.endswith("align_corners"),
-        antialias=method.endswith("antialias"),
-    )
+    antialias = method.endswith("antialias")
+    if antialias and to_grid[1] == 1:
+        # Torch forgets to resize the rows where an antialiased result is one column wide: give it two that are alike.
+        picture = F.interpolate(picture, size=(picture.shape[2], 1), mode=mode, align_corners=False, antialias=True)
+        return _interpolate(picture.expand(-1, -1, -1, 2), (to_grid[0], 2), method)[..., :1]
+    align_corners = method.endswith("align_corners")
+    return F.interpolate(picture, size=to_grid, mode=mode, align_corners=align_corners, antialias=antialias)
