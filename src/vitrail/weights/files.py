@@ -201,7 +201,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     path.touch()
     mode = path.stat().st_mode  # as the user's umask says; safetensors itself would let nobody else read the file
     try:
-        safetensors.torch.save_file(whole, path)
+        safetensors.torch.save_file(whole, path, metadata={"format": "pt"})  # transformers 4 reads no other
         path.chmod(mode)
     except SafetensorError as error:
         raise OSError(str(error)) from error

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vitrail.data.batches import normalize
@@ -250,6 +251,13 @@ def test_the_files_alone_say_everything_of_a_plain_model(tmp_path: Path) -> None
     assert again.config.preprocessing == replace(preprocessing, crop_fraction=16 / 17)
     tensors = again.model.state_dict()
     assert all(torch.equal(tensors[name], tensor) for name, tensor in bundle.model.state_dict().items())
+
+
+def test_written_weights_say_that_they_are_of_torch(tmp_path: Path) -> None:
+    """transformers 4 (tried: 4.44.2) does not load a safetensors file whose header does not."""
+    write_layout(native_bundle(NATIVE, LABELS), "huggingface", tmp_path / "written")
+    with safe_open(tmp_path / "written" / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
 
 
 def test_the_epsilon_of_transformers_is_kept_and_its_source_named(folder: Path) -> None:
