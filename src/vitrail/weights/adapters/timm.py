@@ -129,8 +129,8 @@ def _hub_config(checkpoint: Checkpoint) -> _HubConfig:
         meaning = architectures.foreign(architecture)
         if meaning is not None:
             raise WeightsError(
-                f"{checkpoint.where}: timm's '{architecture}' is {meaning}, which vitrail's Vision Transformer does not"
-                " compute"
+                f"{checkpoint.where}: timm's '{architecture}' has {meaning}, which vitrail's Vision Transformer does"
+                " not compute"
             )
         args, pretrained = top.get("model_args") or {}, top.get("pretrained_cfg", top)
         for name, value in (("model_args", args), ("pretrained_cfg", pretrained)):

@@ -32,7 +32,7 @@ _IMAGENET = re.compile(r"deit3?_|.*_dinov2$")
 def foreign(architecture: str) -> str | None:
     """What an architecture computes that vitrail's model does not; None: nothing that its name tells."""
     if not _PLAIN.match(architecture):
-        return "something else than timm's plain VisionTransformer"
+        return "another architecture than its plain VisionTransformer"
     return next((meaning for part, meaning in _REFUSED.items() if re.search(part, architecture)), None)
 
 
