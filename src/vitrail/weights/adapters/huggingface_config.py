@@ -174,12 +174,6 @@ def architecture(
     patch = said.values.get("patch_size")
     if patch is not None and _pair(patch) != (shapes.patch_size, shapes.patch_size):
         raise contradiction(said.where, f"patch_size {patch}", f"{shapes.patch_size}x{shapes.patch_size}")
-    act = said["hidden_act"]
-    if not isinstance(act, str) or act not in ACTIVATIONS:
-        raise WeightsError(
-            f"{said.where}: {CONFIG} says hidden_act {act!r}, which vitrail cannot compute; it knows"
-            f" {', '.join(ACTIVATIONS)}"
-        )
     num_heads, heads_source = _heads(checkpoint, said, shapes, heads_of_64)
     if num_heads < 1 or shapes.attention_width % num_heads:
         raise WeightsError(
@@ -198,7 +192,7 @@ def architecture(
         "num_heads": num_heads,
         "head_dim": None if shapes.attention_width == shapes.width else head_dim,
         "mlp_size": shapes.mlp_size,
-        "activation": ACTIVATIONS[act],
+        "activation": _activation(said),
         "qkv_bias": shapes.qkv_bias,
         "layer_norm_eps": float(said["layer_norm_eps"]),
         "dropout_rate": float(said["hidden_dropout_prob"]),
@@ -222,6 +216,16 @@ def build_config(where: str, fields: Mapping[str, Any]) -> ViTConfig:
         return ViTConfig(**fields)
     except ConfigError as error:
         raise WeightsError(f"{where}: no model can be of its {CONFIG} and tensors ({error})") from error
+
+
+def _activation(said: Said) -> Activation:
+    act = said["hidden_act"]
+    if not isinstance(act, str) or act not in ACTIVATIONS:
+        raise WeightsError(
+            f"{said.where}: {CONFIG} says hidden_act {act!r}, which vitrail cannot compute; it knows"
+            f" {', '.join(ACTIVATIONS)}"
+        )
+    return ACTIVATIONS[act]
 
 
 def _heads(checkpoint: Checkpoint, said: Said, shapes: Shapes, heads_of_64: bool) -> tuple[int, str]:
