@@ -224,6 +224,45 @@ def test_a_tensor_too_many_or_too_few_stops_the_load(tmp_path: Path) -> None:
         read(tmp_path / "wrapped.pth", num_heads=4)
 
 
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [
+        ("patch_embed.backbone.stem.conv.weight", "hybrid"),
+        ("blocks.0.attn.relative_position_bias_table", "BEiT"),
+        ("blocks.0.attn.q_proj.weight", "EVA"),
+        ("rope_embed.periods", "rotary"),
+        ("layers.0.blocks.0.attn.proj.weight", "Swin"),
+    ],
+)
+def test_names_of_relatives_are_refused_for_what_they_mean(tmp_path: Path, name: str, meaning: str) -> None:
+    tensors = peer().state_dict() | {name: torch.zeros(1)}
+    safetensors.torch.save_file(tensors, tmp_path / "weights.safetensors")
+    with pytest.raises(WeightsError, match=f"'{re.escape(name)}' means .*{meaning}"):
+        read(tmp_path / "weights.safetensors", num_heads=4)
+
+
+def test_only_an_architecture_that_leaves_its_attention_pooling_out_may_have_it_left_over(tmp_path: Path) -> None:
+    pooled = peer("vit_base_patch16_siglip_224", class_token=False)
+    without = peer("vit_base_patch16_siglip_gap_224")
+    without.load_state_dict({n: t for n, t in pooled.state_dict().items() if not n.startswith("attn_pool.")})
+    folder = save(without, tmp_path / "gap")
+    safetensors.torch.save_file(pooled.state_dict(), folder / "model.safetensors")
+    bundle = read(folder, num_heads=4)
+    assert bundle.config.model.pooling == "gap"
+    assert agree(bundle, without)
+    folder = save(peer(global_pool="avg", fc_norm=False, class_token=False), tmp_path / "avg")
+    safetensors.torch.save_file(pooled.state_dict(), folder / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"left over: 'attn_pool"):
+        read(folder)
+
+
+def test_patches_that_do_not_cover_the_pictures_are_not_cut_off_unseen(tmp_path: Path) -> None:
+    model = peer(img_size=35)
+    with pytest.raises(WeightsError, match="--image-size 32 32"):
+        read(save(model, tmp_path / "hub"))
+    assert agree(read(tmp_path / "hub", image_size=(32, 32)), peer())
+
+
 def test_nothing_is_guessed_where_shapes_leave_it_open(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(peer(img_size=(16, 40)).state_dict(), path)
