@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitrail.models.config import ViTConfig
 from vitrail.weights.adapters.base import FAMILY_RULE, Adapter, Description, Model, Writing
-from vitrail.weights.adapters.huggingface_config import (
+from vitrail.weights.adapters.huggingface_fields import (
     FROM_PRETRAINED,
     SHAPES,
     architecture,

@@ -18,7 +18,7 @@ from torch import Tensor
 from vitrail.errors import WeightsError
 from vitrail.models.config import ViTConfig
 from vitrail.weights.adapters.base import Adapter, Description, Model, Writing
-from vitrail.weights.adapters.huggingface_config import (
+from vitrail.weights.adapters.huggingface_fields import (
     FROM_PRETRAINED,
     SHAPES,
     Said,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vitrail.errors import WeightsError
 from vitrail.models.config import ViTConfig
-from vitrail.weights.adapters.huggingface_config import Shapes
+from vitrail.weights.adapters.huggingface_fields import Shapes
 from vitrail.weights.adapters.layer_entries import linear, position_codec
 from vitrail.weights.adapters.mapping import STACKED, Entry
 from vitrail.weights.checkpoint import Checkpoint

@@ -8,7 +8,7 @@ from typing import Any
 
 from vitrail.models.config import ViTConfig
 from vitrail.weights.adapters.base import Adapter, Description, Model, Writing
-from vitrail.weights.adapters.huggingface_config import (
+from vitrail.weights.adapters.huggingface_fields import (
     FROM_PRETRAINED,
     SHAPES,
     architecture,
