@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -26,7 +28,7 @@ _CHUNK = 1 << 20
 # What damaged bytes set off in zipfile and zlib, and in numpy's reader of headers.
 ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, KeyError, IndexError,
               RuntimeError, MemoryError, OverflowError)  # fmt: skip
-_HEADER_DAMAGE = (TypeError, SyntaxError, AttributeError)
+_HEADER_DAMAGE = (TypeError, SyntaxError, AttributeError, tokenize.TokenError)
 
 
 def require_sound_zip(archive: zipfile.ZipFile, size: int, path: Path) -> None:
@@ -86,7 +88,9 @@ def _read_array(file: IO[bytes], size: int, where: str) -> npt.NDArray[np.generi
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     if version not in ((1, 0), (2, 0)):
         raise WeightsError(f"{where}: version {version} of numpy's format, which is not read")
-    shape, fortran_order, dtype = read_header(file, max_header_size=_MAX_ARRAY_HEADER)
+    with warnings.catch_warnings():  # that a header was written by Python 2: what numpy makes of it is judged below
+        warnings.simplefilter("ignore", UserWarning)
+        shape, fortran_order, dtype = read_header(file, max_header_size=_MAX_ARRAY_HEADER)
     require_numbers(dtype, where)
     if any(length < 0 for length in shape):
         raise WeightsError(f"{where}: damaged, of shape {shape}")

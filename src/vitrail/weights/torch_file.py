@@ -50,7 +50,7 @@ def read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Value]]:
         if is_zip:
             _require_sound(path)
         with torch.serialization.safe_globals(_PLAIN):
-            tree = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            tree = _load(path, is_zip)
     except WeightsError:
         raise
     except Exception as error:  # torch's reader answers damaged bytes with whatever they set off
@@ -63,6 +63,13 @@ def read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Value]]:
                 f"{path}: damaged, '{name}' claims to be {tensor.dtype} {tuple(tensor.shape)}, more than the file holds"
             )
     return tensors, values
+
+
+def _load(path: Path, is_zip: bool) -> object:
+    if path.suffix != ".safetensors":
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    with path.open("rb") as file:  # torch would believe the name, were it told
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _require_sound(path: Path) -> None:

@@ -174,7 +174,7 @@ def _query_scale(checkpoint: Checkpoint, names: Names) -> tuple[str, list[str]]:
     why = CALLER if chosen else "'patch_to_embedding' is of a release before 0.7, and they did so up to 0.6.5"
     by = "the width of the tokens (dim ** -0.5)" if scale == "width" else "that of a head (dim_head ** -0.5)"
     done = "; this is now in the rows of the queries" if scale == "width" else ""
-    other = "" if chosen else "; if 0.6.6 or later wrote it, choose --query-scale head"
+    other = "" if chosen else "; if a later release wrote it, choose --query-scale head"
     return scale, [f"queries are scaled by {by}, says {why}{done}{other}"]
 
 

@@ -23,7 +23,7 @@ class BlockNames:
     fc2: tuple[str, ...]  # the last layer's number depends on whether the MLP has dropout
 
 
-# A residual and a norm wrapped around each part (to 0.14), a norm wrapped around (to 1.5), the norm inside.
+# A residual and a norm wrapped around each part (0.7 and before), a norm wrapped around (0.16 to 1.2), the norm inside.
 _BLOCKS = (
     BlockNames("0.fn.fn.", "0.fn.norm", "1.fn.norm", "1.fn.fn.net.0", ("1.fn.fn.net.3", "1.fn.fn.net.2")),
     BlockNames("0.fn.", "0.norm", "1.norm", "1.fn.net.0", ("1.fn.net.3", "1.fn.net.2")),
@@ -131,7 +131,7 @@ def find_names(checkpoint: Checkpoint) -> Names:
 
 
 def _require_plain_head(checkpoint: Checkpoint, prefix: str) -> None:
-    for name, releases in (("mlp_head.4.weight", "0.1 and 0.2"), ("mlp_head.2.weight", "0.0.1")):
+    for name, releases in (("mlp_head.4.weight", "up to 0.2"), ("mlp_head.2.weight", "around 0.0.1")):
         if f"{prefix}{name}" in checkpoint.tensors:
             raise WeightsError(
                 f"{checkpoint.where}: '{prefix}{name}' is of a hidden layer with a GELU in the head, as vit-pytorch's"
