@@ -11,6 +11,7 @@ import math
 import mmap
 import pickletools
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,9 @@ def read_paddle(path: Path) -> tuple[dict[str, Tensor], dict[str, Value]]:
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as bytes_of_file:
-            tree = _Machine(path, len(bytes_of_file)).run(bytes_of_file)
+            with warnings.catch_warnings():  # genops warns of text with strange escapes, which is no name here anyway
+                warnings.simplefilter("ignore", DeprecationWarning)
+                tree = _Machine(path, len(bytes_of_file)).run(bytes_of_file)
     except WeightsError:
         raise
     # What a damaged pickle sets off in genops and here: a stack that is empty, text that is none, a length that lies.
