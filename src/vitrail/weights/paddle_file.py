@@ -70,10 +70,13 @@ def read_paddle(path: Path) -> tuple[dict[str, Tensor], dict[str, Value]]:
         WeightsError: damaged, or it holds anything but plain arrays, containers, strings and numbers; says what.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as bytes_of_file:
-            with warnings.catch_warnings():  # genops warns of text with strange escapes, which is no name here anyway
-                warnings.simplefilter("ignore", DeprecationWarning)
-                tree = _Machine(path, len(bytes_of_file)).run(bytes_of_file)
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as bytes_of_file,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore", DeprecationWarning)  # of genops, about strange escapes in damaged text
+            tree = _Machine(path, len(bytes_of_file)).run(bytes_of_file)
     except WeightsError:
         raise
     # What a damaged pickle sets off in genops and here: a stack that is empty, text that is none, a length that lies.
