@@ -1,9 +1,8 @@
 """Public checkpoints by name: where they are, what they are, and under which licence. Free of torch.
 
 What stands here was taken from the sources named, and None where they say nothing:
-- repositories, addresses, licences, sizes and preprocessing of timm's: its pretrained configs (timm 1.0.31); their
-  accuracy: its results-imagenet.csv, evaluated at the picture size given (DeiT-III, DeiT base distilled at 384 and
-  ViT-L/16: as of 2023).
+- timm's: repositories, licences, sizes and preprocessing of its pretrained configs (timm 1.0.31); accuracy of its
+  results-imagenet.csv, evaluated at the picture size given (DeiT-III: the edition of 2023).
 - torchvision's: its weights enums (torchvision 0.29), with the first eight digits of each SHA-256.
 - Google's npz: the addresses in timm and big_vision; the licence is what timm states for the same weights, and so is
   the accuracy of SAM's; that of big_vision's plain ViT-S/16: Beyer et al. 2022.
