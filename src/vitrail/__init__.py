@@ -2,7 +2,7 @@
 
     import vitrail
     model = vitrail.create("ViT-B/16", num_classes=10)
-    bundle = vitrail.load("runs/photos")
+    bundle = vitrail.load("runs/photos")  # or "hf-hub:google/vit-base-patch16-224", or a file of any layout
 
 Names are looked up when they are used, so that `import vitrail` is instant and imports no torch.
 """
@@ -12,6 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Literal
+
     from vitrail.models.vit import VisionTransformer
     from vitrail.weights.bundle import Bundle
 
@@ -43,14 +47,37 @@ def create(name: str, **overrides: Any) -> VisionTransformer:
     return VisionTransformer(dataclasses.replace(get_config(name), **overrides))
 
 
-def load(path: str) -> Bundle:
-    """A trained bundle, or the one in a run folder, with its weights verified.
+def load(
+    spec: str | Path,
+    *,
+    family: str | None = None,
+    num_heads: int | None = None,
+    query_scale: Literal["head", "width"] | None = None,
+    pooling: Literal["token", "mean"] | None = None,
+    image_size: tuple[int, int] | None = None,
+    prefix: str | None = None,
+    labels: Sequence[str] | None = None,
+) -> Bundle:
+    """A model with its labels, its preprocessing and, where it was read from another layout, a certificate.
 
+    Args:
+        spec: a bundle or the run folder around it; a weights file of any published layout, or a folder with one and its
+            config; a name of the catalog (`vitrail models --weights`); "hf-hub:owner/name[@revision]".
+        family, num_heads, query_scale, pooling, image_size, prefix, labels: what the files do not say, or say wrongly;
+            see weights.checkpoint.Choices.
     Raises:
-        WeightsError: it cannot be trusted or read.
+        WeightsError: nothing there, or weights that cannot be trusted or do not fit; says what to do next.
     """
-    from pathlib import Path
+    from vitrail.weights.checkpoint import Choices
+    from vitrail.weights.load import load
 
-    from vitrail.weights.bundle import load_bundle
-
-    return load_bundle(Path(path))
+    choices = Choices(
+        family=family,
+        num_heads=num_heads,
+        query_scale=query_scale,
+        pooling=pooling,
+        image_size=image_size,
+        prefix=prefix,
+        labels=None if labels is None else tuple(labels),
+    )
+    return load(spec, choices=choices)

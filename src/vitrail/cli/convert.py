@@ -33,6 +33,8 @@ class Convert:
     """Heads of the attention, where shapes and config cannot tell."""
     query_scale: Literal["head", "width"] | None = None
     """vit-pytorch: whether queries were scaled by the width of a head (newer) or of the model (2020)."""
+    pooling: Literal["token", "mean"] | None = None
+    """vit-pytorch: whether the answer is read from the class token or from the mean of all tokens."""
     image_size: tuple[int, int] | None = None
     """Height and width in pixels, for positions that could be several rectangles."""
     prefix: str | None = None
@@ -56,6 +58,7 @@ def run(arguments: list[str]) -> int:
         family=command.family,
         num_heads=command.num_heads,
         query_scale=command.query_scale,
+        pooling=command.pooling,
         image_size=command.image_size,
         prefix=command.prefix,
         labels=labels,

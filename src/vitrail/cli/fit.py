@@ -20,7 +20,8 @@ class Fit:
     minutes: float | None = None
     """A budget for the whole command: the schedule is planned from a measured trial of a few steps."""
     weights: str | None = None
-    """A bundle, or the run folder around it, to start from."""
+    """What to start from: a bundle, a run, a weights file of any layout, a name of `vitrail models --weights`,
+    hf-hub:owner/name, or "none". By default good public weights, chosen for the pictures and the machine."""
     out: str | None = None
     """The run folder; runs/<name of the data> by default. An existing one is never overwritten."""
     strict: bool = False

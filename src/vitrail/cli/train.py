@@ -25,7 +25,7 @@ class Train:
     config: str | None = None
     """The config.json of a run, to repeat it, in place of a recipe."""
     weights: str | None = None
-    """A bundle, or the run folder around it, to start from."""
+    """What to start from: a bundle, a run, a weights file, a name of `vitrail models --weights`, hf-hub:owner/name."""
     out: str | None = None
     """The run folder; runs/<name of the data> by default. An existing one is never overwritten."""
     list: bool = False
@@ -105,16 +105,16 @@ def _from_recipe(name: str, command: Train, rest: list[str]) -> TrainConfig:
     override(recipe(made_up), rest, prog, description)
     if command.data is None:
         raise UsageError(f"--data is missing: name the pictures (`{prog} --data PHOTOS`).")
-    from vitrail.tasks.train import situation
+    from vitrail.tasks.situation import situation
 
     real = situation(DataConfig(source=command.data))
     if command.weights is not None:
-        from vitrail.weights.bundle import read_bundle_config
+        from vitrail.weights.load import load, pinned
 
-        brought = read_bundle_config(command.weights)
-        path = str(Path(command.weights).absolute())
-        real = replace(real, start=StartingWeights(path, brought.model, brought.preprocessing))
-        rest[0] = f"--weights={path}"
+        brought = load(command.weights, verify=False)
+        spec = pinned(command.weights, brought)
+        real = replace(real, start=StartingWeights(spec, brought.config.model, brought.config.preprocessing))
+        rest[0] = f"--weights={spec}"
     return override(recipe(real), rest, prog)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +15,8 @@ from vitrail.data.split import SPLIT_NAMES, SPLITS_BY_NAME, TEST
 from vitrail.data.transforms import EvaluationTransform
 from vitrail.errors import DataError
 from vitrail.evaluators.evaluation import Evaluation, evaluate
-from vitrail.tasks.inference import ask
+from vitrail.tasks.inference import ask, load_classifier
 from vitrail.training.events import Events
-from vitrail.weights.bundle import load_bundle
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def evaluate_bundle(config: EvaluateConfig, events: Events) -> EvaluateResult:
             empty.
     """
     source = open_source(config.data)
-    bundle = load_bundle(Path(config.model))
+    bundle = load_classifier(config.model, events)
     split, indices = _rows(source, config)
     known = {name: label for label, name in enumerate(bundle.config.labels)}
     translation = np.array([known.get(name, -1) for name in source.classes], dtype=np.int64)

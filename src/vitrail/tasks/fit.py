@@ -14,7 +14,7 @@ from vitrail.data.facts import describe
 from vitrail.data.sources import absolute_spec, open_source
 from vitrail.data.split import TRAIN, VALIDATION
 from vitrail.errors import ConfigError
-from vitrail.recipes import Situation, StartingWeights, choose, get_recipe
+from vitrail.recipes import Situation, choose, get_recipe
 from vitrail.tasks.floor import Floor, floor_from_json, measure_floor
 from vitrail.tasks.prepare import (
     PreparedData,
@@ -26,12 +26,14 @@ from vitrail.tasks.prepare import (
 )
 from vitrail.tasks.result import RunResult, finish
 from vitrail.tasks.run import Run, new_run, resolved
+from vitrail.tasks.situation import situation
+from vitrail.tasks.starting import find_start, load_start, write_start
 from vitrail.tasks.timing import Stopwatch, plan_minutes
 from vitrail.training.config import TrainConfig
 from vitrail.training.events import Events, TextLog
 from vitrail.training.precision import run_trial
 from vitrail.training.run_folder import COMMAND_FILE, LOG_FILE, describe_run, lock_run, read_config
-from vitrail.weights.bundle import load_bundle
+from vitrail.training.run_state import load_latest_checkpoint
 
 TRIAL_SECONDS = 3.0
 
@@ -40,7 +42,8 @@ TRIAL_SECONDS = 3.0
 class FitConfig:
     data: str  # as DataConfig.source
     minutes: float | None = None  # for the whole command, about
-    weights: str | None = None  # a bundle, or the run folder around it, to start from
+    # As weights.load.load; "none": from nothing; None: good public weights, chosen for the data and the machine.
+    weights: str | None = None
     out: str | None = None  # the run folder; None: runs/<name of the data>
     strict: bool = False
     balance: bool = False
@@ -61,10 +64,13 @@ def fit(config: FitConfig, events: Events, command: str = "") -> RunResult:
         DataError, WeightsError, RunError, NonFiniteError, Interrupted: each says what to do next.
     """
     watch = Stopwatch()
-    bundle = None if config.weights is None else load_bundle(config.weights)
     # Absolute, so that a resume from another folder finds the pictures.
     data = DataConfig(source=absolute_spec(config.data), strict=config.strict)
     source = open_source(config.data)
+    facts = situation(data, source).facts
+    with watch.phase("weights"):
+        start = find_start(config.weights, facts, config.minutes, events, choose=True)
+    bundle = None if start is None else start.bundle
     with new_run(config.out, source.name, events) as folder:
         with watch.phase("check"):
             prepared = prepare_data(source, data, events)
@@ -72,22 +78,19 @@ def fit(config: FitConfig, events: Events, command: str = "") -> RunResult:
         with watch.phase("floor"):
             floor = measure_floor(prepared, bundle, config.seed)
         events.note(f"floor, without any training: {floor.describe()} (validation accuracy)")
-        start = None
-        if bundle is not None and config.weights is not None:
-            path = str(Path(config.weights).absolute())
-            start = StartingWeights(path, bundle.config.model, bundle.config.preprocessing)
         facts = describe(source, prepared.indices(TRAIN))
-        situation = Situation(data, facts, start, config.seed, config.balance)
-        choice = choose(situation)
+        given = Situation(data, facts, None if start is None else start.for_recipe(), config.seed, config.balance)
+        choice = choose(given)
         events.note(f"recipe: {choice.recipe}, because {choice.reason}")
-        recipe = replace(get_recipe(choice.recipe)(situation), tensorboard=config.tensorboard)
+        recipe = replace(get_recipe(choice.recipe)(given), tensorboard=config.tensorboard)
         if not config.balance and validation_is_more_even(prepared):
             recipe = replace(recipe, objective=replace(recipe.objective, prior_strength=1.0))
             events.note(
                 "classes: the validation pictures are spread more evenly over them than the training pictures;"
                 " the loss is adjusted for it"
             )
-        run = Run(resolved(recipe, prepared), prepared, events)
+        run = Run(resolved(recipe, prepared), prepared, events, bundle)
+        write_start(folder, start, run.surgery)
         begin(run, folder, floor, watch, command, config.minutes)
         return complete(run, folder, floor, watch, command, choice.reason)
 
@@ -150,8 +153,14 @@ def resume(folder: str, events: Events) -> RunResult:
         with watch.phase("check"):
             record = read_data_record(place)
             prepared = reopen_data(config.data, record, place)
-        run = Run(config, prepared, events)
-        run.restore(place)
+        checkpoint, skipped = load_latest_checkpoint(place)
+        for sentence in skipped:
+            events.warning(sentence)
+        bundle = None
+        if checkpoint is None and config.weights is not None:
+            bundle = load_start(config.weights, events).bundle
+        run = Run(config, prepared, events, bundle)
+        run.restore(checkpoint)
         command = ""
         with suppress(OSError):
             command = (place / COMMAND_FILE).read_text(encoding="utf-8").strip()

@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from vitrail.data.batches import normalize
 from vitrail.data.config import Preprocessing
 from vitrail.data.loader import Loader
+from vitrail.errors import WeightsError
+from vitrail.training.events import Events
+from vitrail.weights.bundle import Bundle
+from vitrail.weights.load import load
 
 
 @dataclass(frozen=True)
@@ -79,3 +83,19 @@ def ask(
         tuple(broken),
         temperature,
     )
+
+
+def load_classifier(spec: str, events: Events) -> Bundle:
+    """The model of a bundle, a run, a weights file, a name of the catalog or a hub repository, for answers.
+
+    Raises:
+        WeightsError: it cannot be read, or has no head.
+    """
+    bundle = load(spec, progress=lambda done, all_: events.progress("downloading", done, all_))
+    if bundle.certificate is not None:
+        events.note(f"weights: {bundle.certificate.family}, because {bundle.certificate.reason}")
+    if bundle.config.model.num_classes == 0:
+        raise WeightsError(
+            f"{spec}: has no head, so it knows no classes; train one with: vitrail fit PHOTOS --weights {spec}"
+        )
+    return bundle

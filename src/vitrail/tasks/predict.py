@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ from vitrail.data.loader import Loader
 from vitrail.data.sources.pictures import find_pictures
 from vitrail.data.transforms import EvaluationTransform
 from vitrail.errors import ConfigError
-from vitrail.tasks.inference import ask
+from vitrail.tasks.inference import ask, load_classifier
 from vitrail.training.events import Events
-from vitrail.weights.bundle import load_bundle
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def predict(config: PredictConfig, events: Events) -> tuple[Prediction, ...]:
         WeightsError: the bundle cannot be trusted. DataError: no picture was found.
     """
     source = find_pictures(config.pictures)
-    bundle = load_bundle(Path(config.model))
+    bundle = load_classifier(config.model, events)
     preprocessing, labels = bundle.config.preprocessing, bundle.config.labels
     loader = Loader(
         source,

@@ -23,6 +23,7 @@ from vitrail.tasks.floor import Floor, FloorModel
 from vitrail.tasks.inference import Answers, ask
 from vitrail.tasks.prepare import PreparedData
 from vitrail.tasks.run import Run
+from vitrail.tasks.starting import read_start
 from vitrail.training.config import TrainConfig
 from vitrail.weights.bundle import BundleConfig, Sample, save_bundle
 
@@ -175,12 +176,13 @@ def _save_bundle(result: RunResult, model: VisionTransformer) -> None:
             preprocessing=config.preprocessing,
             name=source.name,
             temperature=result.test.temperature,
+            licence=(read_start(result.folder) or {}).get("licence"),
             provenance={
                 "data": source.name,  # not its path: a bundle is passed on
                 "data_fingerprint": result.prepared.fingerprint,
                 "pictures": {SPLIT_NAMES[split]: len(result.prepared.indices(split)) for split in (0, 1, 2)},
                 "recipe": config.recipe,
-                "starting_weights": config.weights,
+                "starting_weights": _starting_weights(result.folder),
                 "best_step": result.best_step,
                 "versions": {name: importlib.metadata.version(name) for name in ("vitrail", "torch")},
             },
@@ -195,6 +197,12 @@ def _save_bundle(result: RunResult, model: VisionTransformer) -> None:
         ),
         _samples(result.prepared, result.test),
     )
+
+
+def _starting_weights(folder: Path) -> dict[str, Any] | None:
+    record = read_start(folder)
+    # The whole certificate stays in the run's folder; what a reader of the card needs to know goes with the bundle.
+    return None if record is None else {name: value for name, value in record.items() if name != "certificate"}
 
 
 def _samples(prepared: PreparedData, answers: Answers) -> list[Sample]:

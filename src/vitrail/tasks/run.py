@@ -26,9 +26,9 @@ from vitrail.training.config import TrainConfig
 from vitrail.training.events import Events, JsonLines, TensorBoard, TextLog
 from vitrail.training.loop import train
 from vitrail.training.run_folder import CONFIG_FILE, LOG_FILE, METRICS_FILE, create_run_folder, lock_run
-from vitrail.training.run_state import load_latest_checkpoint, restore
+from vitrail.training.run_state import Checkpoint, restore
 from vitrail.training.schedule import Plan, make_plan
-from vitrail.weights.bundle import load_bundle
+from vitrail.weights.bundle import Bundle
 from vitrail.weights.surgery import adapt
 
 EVALUATION_BATCH = 64
@@ -55,12 +55,22 @@ def new_run(out: str | None, name: str, events: Events) -> Iterator[Path]:
 class Run:
     """A run's parts, built from its config and data; the same for a new run and for one that goes on."""
 
-    def __init__(self, config: TrainConfig, prepared: PreparedData, events: Events) -> None:
+    """Loaders, model and training state.
+
+    Args:
+        start: the weights that config.weights names, where they are needed: not for a run that goes on from a
+            checkpoint.
+    """
+
+    def __init__(
+        self, config: TrainConfig, prepared: PreparedData, events: Events, start: Bundle | None = None
+    ) -> None:
+        self.surgery: list[str] = []  # what was done to the starting weights
         self.config, self.prepared, self.events = config, prepared, events
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = self._model()
+        self.model = self._model(start)
         self.state = build_state(config, self.model, prepared.class_counts(TRAIN).tolist(), self.device)
         self.loader = Loader(
             prepared.source,
@@ -89,13 +99,13 @@ class Run:
             config=self.config.loader,
         )
 
-    def _model(self) -> VisionTransformer:
+    def _model(self, start: Bundle | None) -> VisionTransformer:
         config = self.config
         generator = torch.Generator().manual_seed(config.seed)
-        if config.weights is None:
+        if start is None:
             return VisionTransformer(config.model, generator=generator)
-        model, surgery = adapt(load_bundle(Path(config.weights)), config.model, self.prepared.source.classes)
-        for sentence in surgery:
+        model, self.surgery = adapt(start, config.model, self.prepared.source.classes, generator=generator)
+        for sentence in self.surgery:
             self.events.note(f"starting weights: {sentence}")
         return model
 
@@ -129,11 +139,8 @@ class Run:
             key=self.prepared.source.key,
         )
 
-    def restore(self, folder: Path) -> None:
-        """Go back to the newest checkpoint that is whole; damaged ones are named and passed over."""
-        checkpoint, skipped = load_latest_checkpoint(folder)
-        for sentence in skipped:
-            self.events.warning(sentence)
+    def restore(self, checkpoint: Checkpoint | None) -> None:
+        """Go back to a checkpoint."""
         if checkpoint is None:
             self.events.note("no checkpoint was saved: starting from the first step")
             return

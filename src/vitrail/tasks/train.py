@@ -4,29 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
-from vitrail.data.config import DataConfig
-from vitrail.data.facts import describe
 from vitrail.data.sources import absolute_spec, open_source
-from vitrail.data.split import TRAIN, UNASSIGNED
-from vitrail.recipes import Situation
 from vitrail.tasks.fit import begin, complete
 from vitrail.tasks.floor import measure_floor
 from vitrail.tasks.prepare import describe_splits, prepare_data
 from vitrail.tasks.result import RunResult
 from vitrail.tasks.run import Run, new_run, resolved
+from vitrail.tasks.starting import load_start, write_start
 from vitrail.tasks.timing import Stopwatch
 from vitrail.training.config import TrainConfig
 from vitrail.training.events import Events
-from vitrail.weights.bundle import load_bundle
-
-
-def situation(data: DataConfig) -> Situation:
-    """What a recipe needs to know of the data, from its listing and a few headers."""
-    source = open_source(data.source)
-    train = np.flatnonzero((source.splits == TRAIN) | (source.splits == UNASSIGNED))
-    return Situation(data, describe(source, train))
 
 
 def train(config: TrainConfig, out: str | None, events: Events, command: str = "") -> RunResult:
@@ -45,10 +32,12 @@ def train(config: TrainConfig, out: str | None, events: Events, command: str = "
             prepared = prepare_data(source, config.data, events)
         events.note(f"data: {describe_splits(prepared)}")
         with watch.phase("floor"):
-            bundle = None if config.weights is None else load_bundle(config.weights)
+            start = None if config.weights is None else load_start(config.weights, events)
+            bundle = None if start is None else start.bundle
             floor = measure_floor(prepared, bundle, config.seed)
         events.note(f"floor, without any training: {floor.describe()} (validation accuracy)")
         config = replace(config, data=replace(config.data, source=absolute_spec(config.data.source)))
-        run = Run(resolved(config, prepared), prepared, events)
+        run = Run(resolved(config, prepared), prepared, events, bundle)
+        write_start(folder, start, run.surgery)
         begin(run, folder, floor, watch, command)
         return complete(run, folder, floor, watch, command)

@@ -48,8 +48,17 @@ def load(
         if entry.source.startswith(_HUB_PREFIXES):
             return _from_hub(entry.source, choices or Choices(), progress)
         return _from_address(entry.source, entry.sha256, entry.licence, choices or Choices(), progress)
-    if spec.startswith(_HUB_PREFIXES) or _REPOSITORY.fullmatch(spec):
+    if spec.startswith(_HUB_PREFIXES):
         return _from_hub(spec, choices or Choices(), progress)
+    folder = Path(spec).parent
+    if _REPOSITORY.fullmatch(spec) and Path(spec).suffix not in WEIGHTS_SUFFIXES and not folder.is_dir():
+        try:
+            return _from_hub(spec, choices or Choices(), progress)
+        except WeightsError as error:
+            raise WeightsError(f"{spec}: there is no such folder here; as a repository of the hub: {error}") from error
+    if "/" in spec and folder.is_dir():
+        near = did_you_mean(Path(spec).name, [path.name for path in folder.iterdir()])
+        raise WeightsError(f"{spec}: there is no such file or folder.{near}")
     raise WeightsError(
         f"{spec}: no such file or folder, and no name of the catalog.{did_you_mean(spec, CATALOG)} Give a bundle, a"
         " run, a weights file, a name that `vitrail models --weights` lists, or a repository as hf-hub:owner/name."

@@ -1,0 +1,23 @@
+"""What a recipe needs to know of a data set, before anything is opened in earnest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vitrail.data.config import DataConfig
+from vitrail.data.facts import describe
+from vitrail.data.sources import open_source
+from vitrail.data.sources.base import Source
+from vitrail.data.split import TRAIN, UNASSIGNED
+from vitrail.recipes import Situation
+
+
+def situation(data: DataConfig, source: Source | None = None) -> Situation:
+    """From the listing and a few headers.
+
+    Args:
+        source: `data`, where it has been opened already.
+    """
+    source = open_source(data.source) if source is None else source
+    train = np.flatnonzero((source.splits == TRAIN) | (source.splits == UNASSIGNED))
+    return Situation(data, describe(source, train))
