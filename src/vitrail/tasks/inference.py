@@ -93,7 +93,7 @@ def load_classifier(spec: str, events: Events) -> Bundle:
     """
     bundle = load(spec, progress=lambda done, all_: events.progress("downloading", done, all_))
     if bundle.certificate is not None:
-        events.note(f"weights: {bundle.certificate.family}, because {bundle.certificate.reason}")
+        events.note(f"weights: {bundle.certificate.summary()}")
     if bundle.config.model.num_classes == 0:
         raise WeightsError(
             f"{spec}: has no head, so it knows no classes; train one with: vitrail fit PHOTOS --weights {spec}"

@@ -84,8 +84,7 @@ def find_start(
 def load_start(weights: str, events: Events) -> Start:
     bundle = load(weights, progress=lambda done, all_: events.progress("downloading", done, all_))
     if bundle.certificate is not None:
-        for line in bundle.certificate.lines():
-            events.note(f"starting weights: {line}")
+        events.note(f"starting weights: {bundle.certificate.summary()}; {STARTING_FILE} says all")
     elif bundle.config.licence is not None:
         events.note(f"starting weights: licence {bundle.config.licence}")
     spec = pinned(weights, bundle)

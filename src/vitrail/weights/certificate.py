@@ -81,6 +81,14 @@ class Certificate:
         lines.append(f"licence of the weights: {self.licence or 'not stated where they came from'}")
         return tuple(lines)
 
+    def summary(self) -> str:
+        """One line for people who did not ask: what it is, that it is whole, and its licence."""
+        left_over = f"{len(self.unused)} left over and of no use here" if self.unused else "none left over"
+        return (
+            f"{self.architecture}; layout {self.family}; {self.num_matched} tensors used, {left_over};"
+            f" licence {self.licence or 'not stated'}"
+        )
+
     def to_json(self) -> dict[str, Any]:
         return {
             "source": self.source,
