@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from vitrail.errors import WeightsError
 from vitrail.storage import sha256_of
-from vitrail.weights.download import TIMEOUT, Progress, download, explain_storage, require_https
+from vitrail.weights.download import TIMEOUT, Progress, download, require_https
 from vitrail.weights.hub_errors import PREFIX, endpoint, explain, is_unreachable
 
 # In this order: a repository often holds the same model twice.
@@ -296,10 +296,6 @@ class _Loading:
         try:
             with _no_bars():
                 path = hf_hub_download(self.repository, name, revision=self.revision)  # finds the blob, and links it
-        except OSError as error:
-            if error.errno is not None:
-                raise explain_storage(error, self.folder / name) from error
-            raise explain(error, self.repository, self.revision, "read") from error
         except Exception as error:  # as in `push`
             raise explain(error, self.repository, self.revision, "read") from error
         if not Path(path).is_relative_to(self.folder):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from vitrail.errors import WeightsError, did_you_mean
 from vitrail.weights.catalog import CATALOG
+from vitrail.weights.download import explain_storage
 
 PREFIX = "hf-hub:"
 
@@ -31,6 +34,8 @@ def explain(error: Exception, repository: str, revision: str, purpose: str) -> W
     """What happened between us and the hub, and what to do next."""
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
+    if isinstance(error, OSError) and error.filename is not None:  # of the disk, not of the network
+        return explain_storage(error, Path(error.filename))
     page, log_in = f"{endpoint()}/{repository}", "log in with `hf auth login`, or set HF_TOKEN"
     if isinstance(error, HFValidationError):
         return WeightsError(f"'{repository}': not the name of a repository ({error})")
@@ -50,10 +55,15 @@ def explain(error: Exception, repository: str, revision: str, purpose: str) -> W
     if status in (401, 403):
         return WeightsError(f"{repository}: the hub refuses that it be {purpose} ({status}): check the token, {log_in}")
     if status is not None:
-        return WeightsError(f"{repository}: {endpoint()} answered {status}; try again later ({_first_line(error)})")
+        advice = "try again later" if is_unreachable(error) else "is it the address of a hub (HF_ENDPOINT)?"
+        return WeightsError(f"{repository}: {endpoint()} answered {status}; {advice} ({_first_line(error)})")
+    unreachable = f"{endpoint()} cannot be reached ({_first_line(error)})"
+    ask = "Is there a network, and does a proxy need HTTPS_PROXY?"
+    if purpose == "written":
+        return WeightsError(f"{repository}: {unreachable}. {ask}")
     return WeightsError(
-        f"{repository}: {endpoint()} cannot be reached ({_first_line(error)}), and the cache does not hold it. Is"
-        " there a network, and does a proxy need HTTPS_PROXY? Without one, give the path of weights that are here."
+        f"{repository}: {unreachable}, and the cache does not hold it. {ask} Without a network, give the path of"
+        " weights that are on this machine."
     )
 
 
