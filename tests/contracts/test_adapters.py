@@ -15,6 +15,7 @@ from vitrail.data.config import Preprocessing
 from vitrail.errors import WeightsError
 from vitrail.models.config import ViTConfig
 from vitrail.models.variants import VARIANTS
+from vitrail.models.vit import VisionTransformer
 from vitrail.weights.adapters import ADAPTERS, WRITERS
 from vitrail.weights.adapters.base import Model, Writing
 from vitrail.weights.adapters.mapping import from_native, native_shapes, to_native
@@ -93,6 +94,13 @@ def require_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
     assert set(found) == set(expected)
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
+
+
+@pytest.mark.parametrize("option", list(OPTIONS))
+def test_the_shapes_that_layouts_are_checked_against_are_the_models(option: str) -> None:
+    config = replace(SMALL, **OPTIONS[option], depth=11)
+    state = VisionTransformer(config, initialize=False).state_dict()
+    assert list(native_shapes(config).items()) == [(name, tuple(tensor.shape)) for name, tensor in state.items()]
 
 
 @pytest.mark.parametrize("name", list(ADAPTERS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -14,6 +14,7 @@ from vitrail.models.config import ViTConfig
 from vitrail.models.vit import VisionTransformer
 
 _SHOWN = 5
+_FIRST_BLOCK = "blocks.0."
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,21 @@ class Entry:
 def native_shapes(config: ViTConfig) -> Mapping[str, tuple[int, ...]]:
     """Names and shapes of the state dict of a model of `config`, in its order."""
     with torch.device("meta"):
-        model = VisionTransformer(config, initialize=False)
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        # One block tells of all: laying out every one would take as long as loading the weights.
+        model = VisionTransformer(replace(config, depth=1), initialize=False)
+    one = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    block = {name.removeprefix(_FIRST_BLOCK): shape for name, shape in one.items() if name.startswith(_FIRST_BLOCK)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in one.items():
+        if name.startswith(_FIRST_BLOCK):
+            if name in shapes:
+                continue
+            shapes |= {f"blocks.{index}.{part}": of for index in range(config.depth) for part, of in block.items()}
+        elif name.startswith("pos_embed") and config.position_placement == "every_layer":
+            shapes[name] = (config.depth, *shape[1:])
+        else:
+            shapes[name] = shape
+    return shapes
 
 
 def to_native(tensors: Mapping[str, Tensor], entries: Sequence[Entry], where: str) -> dict[str, Tensor]:
