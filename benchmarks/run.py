@@ -1,4 +1,4 @@
-"""Run the measurements by name, or all of them: `python -m benchmarks.run [startup] [scan] [memory] [check] [fit] ...`.
+"""Run the measurements by name, or all of them: `python -m benchmarks.run [startup] [scan] [memory] [loading] ...`.
 
 Real pictures come from the folder in VITRAIL_DATA (its `clothing-photos`, in class folders by split); rows that need
 them are left out, and said to be, where it is not set.
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import data_sets, main_job, start_up
+from benchmarks import data_sets, loading, main_job, start_up
 from benchmarks.measure import Row, print_rows
 
 BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
     "scan": data_sets.measure_scan,
     "memory": data_sets.measure_memory,
     "check": data_sets.measure_check,
+    "loading": loading.measure_loading,
     "digits": main_job.measure_digits,
     "clothing": main_job.measure_clothing,
 }
