@@ -47,7 +47,8 @@ class VisionTransformer(nn.Module):
         # would draw from the global generator.
         with torch.device("meta"):
             self._build(config)
-        self.to_empty(device=device)
+        # Not `to_empty`, which imports sympy for the shape of what it lays out: half a second of every start.
+        self._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device))
         if config.position_embedding.startswith("sincos"):
             # Not a parameter and not in the state dict: the config alone determines it.
             table = sincos_2d(config.grid, config.width, config.position_embedding)  # type: ignore[arg-type]
