@@ -35,6 +35,14 @@ def test_the_gelus_are_farthest_apart_where_they_should_be() -> None:
     assert x[gap.argmax()].abs().item() == pytest.approx(2.699, abs=1e-3)
 
 
+def test_quick_gelu_is_a_sigmoid_of_1_702_x_and_timms() -> None:
+    timm_layers = pytest.importorskip("timm.layers")
+    x = torch.linspace(-5, 5, 101, dtype=torch.float64)
+    ours = make_activation("quick_gelu")(x)
+    torch.testing.assert_close(ours, x / (1 + torch.exp(-1.702 * x)), atol=1e-12, rtol=0)
+    torch.testing.assert_close(ours, timm_layers.get_act_layer("quick_gelu")()(x), atol=1e-12, rtol=0)
+
+
 def test_an_unknown_activation_or_style_is_refused() -> None:
     with pytest.raises(ValueError, match="'swish'"):
         make_activation("swish")

@@ -168,6 +168,19 @@ def test_a_subset_of_the_tokens_can_be_encoded(kind: str) -> None:
     assert torch.equal(made.encode(tokens), made.forward_features(pictures()))
 
 
+def test_the_input_norm_is_the_last_step_before_the_first_block() -> None:
+    made = model(input_norm=True, num_register_tokens=2, position_embedding="learned_1d")
+    with torch.no_grad():
+        made.norm_pre.weight.fill_(3.0)
+        made.norm_pre.bias.zero_()
+    tokens = made.embed(pictures())
+    torch.testing.assert_close(tokens.mean(dim=-1), torch.zeros(tokens.shape[:2]), atol=1e-5, rtol=0)
+    deviation = tokens[:, -made.config.num_patches :].std(dim=-1, correction=0)
+    torch.testing.assert_close(deviation, torch.full_like(deviation, 3.0), atol=1e-3, rtol=0)
+    assert torch.equal(made.forward_intermediates(pictures())["embed"], tokens)
+    assert torch.equal(made.encode(tokens), made.forward_features(pictures()))
+
+
 def test_prefix_tokens_do_not_enter_a_mean_or_the_attention_pool() -> None:
     for pooling in ("gap", "avg", "map"):
         made = model(pooling=pooling, num_register_tokens=2)

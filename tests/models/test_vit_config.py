@@ -26,6 +26,8 @@ CONTRADICTIONS = [
     ({"pre_logits_size": 0}, r"pre_logits_size 0"),
     ({"pooling": "mean"}, r"pooling 'mean' is none of token, gap, avg, map"),
     ({"class_token": 1}, r"class_token 1"),
+    ({"input_norm": 1}, r"input_norm 1"),
+    ({"patch_bias": None}, r"patch_bias None"),
     ({"class_token": False}, r"pooling 'token' .* class_token is False"),
     ({"distillation_token": True, "pooling": "gap"}, r"distillation_token needs pooling 'token', not 'gap'"),
     ({"distillation_token": True, "pre_logits_size": 8}, r"distillation_token .* pre_logits_size 8"),

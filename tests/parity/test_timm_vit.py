@@ -45,6 +45,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "grey pictures": ({"in_channels": 1}, {"in_chans": 1}),
     "no positions": ({"position_embedding": "none"}, {"pos_embed": "none"}),
     "relu": ({"activation": "relu"}, {"act_layer": "relu"}),
+    "clip": (
+        {"input_norm": True, "patch_bias": False, "layer_norm_eps": 1e-5, "activation": "quick_gelu"},
+        {"pre_norm": True, "norm_layer": partial(torch.nn.LayerNorm, eps=1e-5), "act_layer": "quick_gelu"},
+    ),
     "tanh gelu": ({"activation": "gelu_tanh"}, {"act_layer": "gelu_tanh"}),
     "another epsilon": (
         {"layer_norm_eps": 1e-2},

@@ -94,7 +94,7 @@ def test_layer_decay_agrees_with_timm() -> None:
     from timm.optim import param_groups_layer_decay
 
     timm = pytest.importorskip("timm")
-    theirs = timm.create_model("vit_tiny_patch16_224", depth=3)
+    theirs = timm.create_model("vit_tiny_patch16_224", depth=3, pre_norm=True)
     groups = param_groups_layer_decay(theirs, layer_decay=0.7)
     expected = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     for name, parameter in theirs.named_parameters():

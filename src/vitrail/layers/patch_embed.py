@@ -135,6 +135,7 @@ class PatchEmbed(nn.Module):
         in_channels: of what the projection sees: the picture's, or the backbone's where there is one.
         width: features of a token.
         patch_size: kernel and stride of the projection; with a backbone, in cells of its feature map.
+        bias: whether the projection has one.
         norm_eps: puts a norm before the projection, over each flat patch, and one behind it, as vit-pytorch has them;
             None: neither. Does not go with a backbone.
         backbone: network from (batch, channels, height, width) to a smaller feature map, before the projection.
@@ -146,6 +147,7 @@ class PatchEmbed(nn.Module):
         width: int,
         patch_size: int,
         *,
+        bias: bool = True,
         norm_eps: float | None = None,
         backbone: nn.Module | None = None,
     ) -> None:
@@ -153,7 +155,7 @@ class PatchEmbed(nn.Module):
         self.backbone = backbone
         values = in_channels * patch_size * patch_size
         self.patch_norm = None if norm_eps is None else nn.LayerNorm(values, eps=norm_eps)
-        self.proj = nn.Conv2d(in_channels, width, kernel_size=patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_channels, width, kernel_size=patch_size, stride=patch_size, bias=bias)
         self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(width, eps=norm_eps)
 
     def initialize(self, generator: torch.Generator | None) -> None:

@@ -19,7 +19,7 @@ PositionEmbedding = Literal[
     "sincos_2d_moco",
 ]
 PositionPlacement = Literal["input", "every_layer", "every_layer_shared"]
-Activation = Literal["gelu", "gelu_tanh", "relu", "swiglu"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"]
 BlockStyle = Literal["pre_norm", "post_norm"]
 Stem = Literal["patch", "conv"]
 
@@ -44,7 +44,16 @@ _COUNTS = {
     "num_register_tokens": 0,
     "pre_logits_size": 1,
 }
-_FLAGS = ("class_token", "distillation_token", "pool_prefix", "position_for_prefix", "qkv_bias", "patch_norm")
+_FLAGS = (
+    "class_token",
+    "distillation_token",
+    "pool_prefix",
+    "position_for_prefix",
+    "qkv_bias",
+    "patch_bias",
+    "patch_norm",
+    "input_norm",
+)
 _RATES = ("dropout_rate", "attention_dropout_rate", "stochastic_depth_rate")
 
 
@@ -81,7 +90,8 @@ class ViTConfig:
     # big_vision and DeiT-III do not. Register tokens never have one.
     position_for_prefix: bool = True
     pre_logits_size: int | None = None  # None: no hidden head layer; otherwise Linear + tanh of this width
-    # "swiglu": silu(first half) * second half of a first layer of twice mlp_size (Shazeer 2020; DINOv2's giant).
+    # "quick_gelu": x * sigmoid(1.702 x), as OpenAI trained CLIP. "swiglu": silu(first half) * second half of a first
+    # layer of twice mlp_size (Shazeer 2020; DINOv2's giant).
     activation: Activation = "gelu"
     block_style: BlockStyle = "pre_norm"
     qkv_bias: bool = True
@@ -92,6 +102,9 @@ class ViTConfig:
     stochastic_depth_rate: float = 0.0  # of the last block; grows linearly with depth from 0
     # A norm of each flat patch before its projection and one of each token after it (vit-pytorch).
     patch_norm: bool = False
+    patch_bias: bool = True  # of the patch projection; CLIP's has none
+    # A norm of all tokens, with their positions, before the first block (Radford et al. 2021, section 2.4: CLIP).
+    input_norm: bool = False
     stem: Stem = "patch"
     # For stem "conv": the channels of its 3x3 convolutions of stride 2; 2 ** len(stem_widths) divides patch_size and
     # the patch embedding's own kernel covers what remains of it (Xiao et al. 2021, "Early convolutions").

@@ -18,6 +18,8 @@ def count_parameters(config: ViTConfig) -> int:
     total += _patch_embed_parameters(config)
     if config.block_style == "pre_norm" or config.pooling == "avg":
         total += 2 * width
+    if config.input_norm:
+        total += 2 * width
     if config.pooling == "map":
         # The probe, its query, the keys and values, the output, the norm and the MLP.
         total += width + 3 * _linear(width, attention_width) + _linear(attention_width, width)
@@ -94,7 +96,7 @@ def _patch_embed_parameters(config: ViTConfig) -> int:
     # A convolution of the stem has no bias; its group norm has a scale and a shift.
     stem = sum(9 * inputs * outputs + 2 * outputs for inputs, outputs, _ in _stem_layers(config))
     norms = 2 * (_patch_kernel(config) + config.width) if config.patch_norm else 0
-    return stem + norms + _linear(_patch_kernel(config), config.width)
+    return stem + norms + (_patch_kernel(config) + config.patch_bias) * config.width
 
 
 def _patch_embed_macs(config: ViTConfig) -> int:

@@ -73,6 +73,7 @@ class VisionTransformer(nn.Module):
             self.pos_embed = None
         self.patch_embed = _patch_embed(config)
         self.pos_drop = nn.Dropout(config.dropout_rate)
+        self.norm_pre = nn.LayerNorm(width, eps=config.layer_norm_eps) if config.input_norm else nn.Identity()
         self.blocks = nn.ModuleList(_block(config, index) for index in range(config.depth))
         # A post-norm block ends with a norm, and "avg" pools first: neither needs one more here.
         has_norm = config.block_style == "pre_norm" and config.pooling != "avg"
@@ -117,12 +118,12 @@ class VisionTransformer(nn.Module):
     def assemble(self, patches: Tensor) -> Tensor:
         """Embedded patches (batch, patches, width) -> the encoder's input z_0, (batch, tokens, width).
 
-        Puts the prefix tokens in front, adds the positions, applies the first dropout.
+        Puts the prefix tokens in front, adds the positions, applies the first dropout and, with input_norm, its norm.
         """
         prefix = [t for t in (self.cls_token, self.dist_token, self.reg_token) if t is not None]
         tokens = torch.cat([*(t.expand(patches.shape[0], -1, -1) for t in prefix), patches], dim=1)
         positions = self.positions()
-        return self.pos_drop(tokens if positions is None else tokens + positions[:1])
+        return self.norm_pre(self.pos_drop(tokens if positions is None else tokens + positions[:1]))
 
     def embed(self, images: Tensor) -> Tensor:
         """Pictures (batch, channels, height, width) -> the encoder's input z_0, (batch, tokens, width).
@@ -268,9 +269,13 @@ class VisionTransformer(nn.Module):
 def _patch_embed(config: ViTConfig) -> PatchEmbed:
     if config.stem == "patch":
         norm_eps = config.layer_norm_eps if config.patch_norm else None
-        return PatchEmbed(config.in_channels, config.width, config.patch_size, norm_eps=norm_eps)
+        return PatchEmbed(
+            config.in_channels, config.width, config.patch_size, bias=config.patch_bias, norm_eps=norm_eps
+        )
     stem = ConvStem(config.in_channels, config.stem_widths, config.stem_blocks, activation=config.activation)
-    return PatchEmbed(config.stem_widths[-1], config.width, config.patch_kernel_size, backbone=stem)
+    return PatchEmbed(
+        config.stem_widths[-1], config.width, config.patch_kernel_size, bias=config.patch_bias, backbone=stem
+    )
 
 
 def _block(config: ViTConfig, index: int) -> Block:
