@@ -25,7 +25,7 @@ _SHOWN = 5
 # Fields of the two configs whose values change the numbers and that a reader of weights may have got wrong.
 _MODEL_SETTINGS = (
     "layer_norm_eps", "activation", "num_heads", "head_dim", "qkv_bias", "pooling", "pool_prefix", "class_token",
-    "position_embedding", "position_for_prefix", "pre_logits_size", "image_size",
+    "position_embedding", "position_for_prefix", "patch_bias", "input_norm", "pre_logits_size", "image_size",
 )  # fmt: skip
 _PICTURE_SETTINGS = ("mean", "std", "interpolation", "resize", "crop_fraction")
 

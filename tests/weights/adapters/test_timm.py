@@ -82,7 +82,12 @@ def agree(bundle: Bundle, model: Any) -> bool:
         ("vit_base_patch16_224", {"init_values": 0.1, "qkv_bias": False}, {"layer_scale_init": 0.1, "qkv_bias": False}),
         ("vit_base_patch16_224", {"img_size": (16, 40), "in_chans": 1}, {"image_size": (16, 40), "in_channels": 1}),
         ("vit_base_patch16_224", {"pos_embed": "none", "act_layer": "relu"}, {"position_embedding": "none"}),
-        ("vit_base_patch16_clip_224", {"pre_norm": False}, {"layer_norm_eps": 1e-5}),
+        ("vit_base_patch16_clip_224", {"pre_norm": False}, {"layer_norm_eps": 1e-5, "input_norm": False}),
+        ("vit_base_patch16_clip_224", {}, {"layer_norm_eps": 1e-5, "input_norm": True, "patch_bias": False}),
+        ("vit_large_patch14_clip_quickgelu_336", {"global_pool": "token"}, {"activation": "quick_gelu"}),
+        ("vit_base_patch16_clip_quickgelu_224", {"num_classes": 0}, {"activation": "quick_gelu", "num_classes": 0}),
+        ("vit_base_patch16_clip_224", {"global_pool": "avg", "reg_tokens": 2}, {"pooling": "avg", "input_norm": True}),
+        ("vit_base_patch16_224", {"pre_norm": True}, {"layer_norm_eps": 1e-6, "input_norm": True}),
         ("vit_small_patch14_reg4_dinov2", {"num_classes": 0}, {"num_register_tokens": 4, "num_classes": 0}),
         (DISTILLED, {}, {"distillation_token": True}),
         (GATED, {"num_heads": 2}, {"activation": "swiglu", "mlp_size": 32}),
@@ -165,7 +170,9 @@ def test_preprocessing_labels_and_licence_come_from_the_config(tmp_path: Path) -
         ({"architecture": "swin_base_patch4_window7_224"}, "swin_base"),
         ({"architecture": "vit_base_patch16_rope_224"}, "rotary"),
         ({"architecture": "vit_base_patch16_rpn_224"}, "norms behind the branches"),
-        ({"architecture": "vit_base_patch32_clip_quickgelu_224"}, "quick_gelu"),
+        ({"architecture": "vit_base_patch32_clip_224", "model_args": {"num_heads": 4}}, "pre_norm True against False"),
+        ({"model_args": {"num_heads": 4, "pre_norm": True}}, "pre_norm True against False"),
+        ({"model_args": {"num_heads": 4, "act_layer": "hard_swish"}}, "activation 'hard_swish'"),
         ({"num_classes": 7}, "num_classes 7 against 5"),
         ({"model_args": {"embed_dim": 64, "num_heads": 4}}, "embed_dim 64 against 32"),
         ({"model_args": {"qk_norm": True}}, "qk_norm"),
@@ -196,7 +203,6 @@ def test_what_a_config_says_and_vitrail_cannot_is_refused_by_name(
     ("changes", "message"),
     [
         ({"qk_norm": True}, "qk_norm"),
-        ({"pre_norm": True}, "pre_norm"),
         ({"final_norm": False}, "neither 'norm.weight' nor"),
         ({"norm_layer": "rmsnorm"}, "RMSNorm"),
     ],
@@ -273,6 +279,46 @@ def test_nothing_is_guessed_where_shapes_leave_it_open(tmp_path: Path) -> None:
     assert agree(read(path, num_heads=4, image_size=(16, 40)), peer(img_size=(16, 40)))
 
 
+def published_clip() -> dict[str, dict[str, Any]]:
+    tags = timm.list_models("vit_*_clip_*", pretrained=True, module="vision_transformer")
+    return {tag: timm.get_pretrained_cfg(tag).to_dict() for tag in tags}
+
+
+@pytest.mark.parametrize("tag", published_clip())
+def test_every_published_image_tower_of_clip_is_described(tag: str) -> None:
+    stated = published_clip()[tag]
+    with torch.device("meta"):
+        model = timm.create_model(tag.split(".")[0], depth=1, num_classes=stated["num_classes"])
+    hub = {"architecture": tag.split(".")[0], "num_classes": stated["num_classes"], "pretrained_cfg": stated}
+    checkpoint = Checkpoint(tag, tag, "safetensors", model.state_dict(), {}, {"config.json": hub})
+    if stated["crop_mode"] == "squash" and stated["crop_pct"] < 1:  # two of them
+        with pytest.raises(WeightsError, match=r"crop_mode 'squash' with crop_pct 0\.95"):
+            ADAPTER.describe(checkpoint)
+        return
+    description = ADAPTER.describe(checkpoint)
+    config, preprocessing = description.config, description.preprocessing
+    assert (config.input_norm, config.patch_bias, config.layer_norm_eps) == (True, False, 1e-5)
+    assert config.activation == ("quick_gelu" if "quickgelu" in tag else "gelu")
+    assert preprocessing.image_size == stated["input_size"][1:]
+    assert (preprocessing.mean, preprocessing.std) == (stated["mean"], stated["std"])
+    # Weights that were trained with another GELU than timm computes under their name are said to be.
+    is_other = bool(stated.get("notes")) and "quickgelu" not in tag
+    assert any("QuickGELU" in note for note in description.notes) is is_other
+
+
+def test_an_image_tower_without_a_config_is_taken_for_openais_and_the_open_question_is_said(tmp_path: Path) -> None:
+    model = peer("vit_base_patch16_clip_224")
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    bundle = read(tmp_path / "weights.safetensors", num_heads=4)
+    assert bundle.certificate is not None
+    assert bundle.certificate.family == "timm"
+    assert bundle.config.model.layer_norm_eps == 1e-5
+    assert bundle.config.preprocessing.mean == timm.data.constants.OPENAI_CLIP_MEAN
+    assert bundle.config.preprocessing.std == timm.data.constants.OPENAI_CLIP_STD
+    assert any("nothing tells whether" in note for note in bundle.certificate.surgery)
+    assert agree(bundle, model)
+
+
 def test_the_hidden_head_layer_of_old_files_is_not_dropped(tmp_path: Path) -> None:
     model, layer = peer(), torch.nn.Linear(32, 32)
     tensors = model.state_dict() | {f"pre_logits.fc.{name}": tensor for name, tensor in layer.state_dict().items()}
@@ -305,11 +351,13 @@ def test_every_vit_of_timm_is_read_as_timm_builds_it_or_refused(name: str) -> No
         return
     config = ADAPTER.describe(checkpoint).config
     block = model.blocks[0]
-    act = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "SiLU": "swiglu"}[type(block.mlp.act).__name__]
+    names = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "SiLU": "swiglu", "QuickGELU": "quick_gelu"}
+    act = names[type(block.mlp.act).__name__]
     has_fc_norm = not isinstance(model.fc_norm, torch.nn.Identity)
     pooling = model.global_pool if model.global_pool != "avg" or has_fc_norm else "gap"
     assert config.num_heads == block.attn.num_heads
     assert config.layer_norm_eps == block.norm1.eps
+    assert config.input_norm is not config.patch_bias is isinstance(model.norm_pre, torch.nn.Identity)
     assert (config.activation, config.pooling) == (act, pooling)
     assert config.image_size == model.patch_embed.img_size
     assert config.position_for_prefix is (not model.no_embed_class) or not config.class_token
@@ -319,7 +367,7 @@ def test_every_vit_of_timm_is_read_as_timm_builds_it_or_refused(name: str) -> No
 
 # Parts of names of models that compute something else.
 _OTHERWISE = (
-    "aimv2", "beit3", "_clip_", "_dwee_", "_pwee_", "_dpwee_", "_dlittle_", "_18x2_", "_xp_", "_rpn_", "intern300m",
+    "aimv2", "beit3", "_dwee_", "_pwee_", "_dpwee_", "_dlittle_", "_18x2_", "_xp_", "_rpn_", "intern300m",
     "_radio_", "test_vit3", "test_vit4",
 )  # fmt: skip
 

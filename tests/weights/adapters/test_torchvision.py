@@ -223,6 +223,9 @@ def test_a_convolutional_stem_is_refused(peers: ModuleType, tmp_path: Path) -> N
         {"head_dim": 4},
         {"image_size": (16, 24)},
         {"patch_norm": True},
+        {"patch_bias": False},
+        {"input_norm": True},
+        {"activation": "quick_gelu"},
     ],
     ids="-".join,
 )

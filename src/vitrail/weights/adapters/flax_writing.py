@@ -14,6 +14,8 @@ _SAYABLE: dict[str, tuple[Any, ...]] = {
     "layer_scale_init": (None,),
     "qkv_bias": (True,),
     "patch_norm": (False,),
+    "patch_bias": (True,),
+    "input_norm": (False,),
     "pool_prefix": (False,),
     "pooling": ("token", "gap", "map"),
     "position_placement": ("input",),

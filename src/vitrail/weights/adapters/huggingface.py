@@ -16,6 +16,8 @@ _ONLY = {
     "pre_logits_size": (None,),
     "block_style": ("pre_norm",),
     "patch_norm": (False,),
+    "patch_bias": (True,),
+    "input_norm": (False,),
     "stem": ("patch",),
 }
 

@@ -36,9 +36,10 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "gelu_accurate": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
     "relu": "relu",
 }
-HIDDEN_ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
+HIDDEN_ACTS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "relu": "relu"}
 FROM_PRETRAINED = "transformers.AutoModelForImageClassification.from_pretrained('{folder}')"
 # Fields that are used, and what they must be.
 _WHOLE, _NUMBER, _SIDES = "a whole number", "a number", "a number or [height, width]"

@@ -31,11 +31,18 @@ __all__ = ["ADAPTER", "write"]
 
 # As timm's own load_state_dict has it: averaged weights before raw ones.
 _ORDER = ("state_dict_ema/", "model_ema/", "state_dict/", "model/", "")
-_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "relu": "relu", "silu": "swiglu"}
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "swiglu",
+}
+# Of OpenAI's CLIP (Radford et al. 2021, in its code).
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _LAYER_NORMS = ("layernorm", "layernormfp32")
 # Arguments of timm's model -> the only values that vitrail computes.
 _ONLY: dict[str, tuple[object, ...]] = {
-    "pre_norm": (False,),
     "qk_norm": (False,),
     "scale_attn_norm": (False,),
     "scale_mlp_norm": (False,),
@@ -48,8 +55,9 @@ _ONLY: dict[str, tuple[object, ...]] = {
 _ELSEWHERE = (  # told by keys, shapes, or read below; or of no effect on what the model answers
     "img_size", "patch_size", "in_chans", "num_classes", "global_pool", "embed_dim", "depth", "num_heads", "mlp_ratio",
     "qkv_bias", "init_values", "class_token", "no_embed_class", "reg_tokens", "fc_norm", "pool_include_prefix",
-    "act_layer", "norm_layer", "dynamic_img_size", "dynamic_img_pad", "drop_rate", "pos_drop_rate", "patch_drop_rate",
-    "proj_drop_rate", "attn_drop_rate", "drop_path_rate", "weight_init", "fix_init", "strict_img_size",
+    "pre_norm", "act_layer", "norm_layer", "dynamic_img_size", "dynamic_img_pad", "drop_rate", "pos_drop_rate",
+    "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate", "weight_init", "fix_init",
+    "strict_img_size",
 )  # fmt: skip
 
 
@@ -84,6 +92,7 @@ def describe(checkpoint: Checkpoint) -> Description:
         notes += (
             "its pre-logits layer is kept, with tanh, as timm had it when it wrote such files; timm now drops it",
         )
+    notes += _gelu_note(hub, config)
     if config.distillation_token:
         notes += ("the answers of the two heads, of class and distillation token, are averaged",)
     if stated.image_size and stated.image_size != config.image_size:
@@ -178,11 +187,12 @@ def _stated(hub: _HubConfig, tree: Tree) -> Stated:
         heads = architectures.num_heads(hub.architecture, kernel[0])
     if heads is not None:
         sources["num_heads"] = hub.source if "num_heads" in args else by_name
+    eps = architectures.layer_norm_eps(hub.architecture, "norm_pre.weight" in tree.names)
     no_embed_class = args.get("no_embed_class", "reg_token" in tree.names)
     return Stated(
         num_heads=heads,
         activation=_ACTIVATIONS[named],  # type: ignore[arg-type]
-        layer_norm_eps=1e-6 if norm else architectures.layer_norm_eps(hub.architecture),
+        layer_norm_eps=1e-6 if norm else eps,
         pooling=pooling,  # type: ignore[arg-type]
         pool_prefix=bool(args.get("pool_include_prefix", hub.architecture == "test_vit3")),
         image_size=_image_size(hub, where),
@@ -190,6 +200,20 @@ def _stated(hub: _HubConfig, tree: Tree) -> Stated:
         table_prefixes=("none", "all") if no_embed_class else ("all", "none"),
         sources=sources,
     )
+
+
+def _gelu_note(hub: _HubConfig, config: ViTConfig) -> tuple[str, ...]:
+    """The activation is what neither the tensors of CLIP nor most of timm's names of its models tell."""
+    if not config.input_norm or config.activation != "gelu":
+        return ()
+    if "quickgelu" in str((hub.pretrained or {}).get("notes", "")).lower():
+        return (
+            f"its notes say that it was trained with QuickGELU; timm computes GELU under the name '{hub.architecture}',"
+            " and that was taken",
+        )
+    if not hub.architecture:
+        return ("nothing tells whether it was trained with GELU or, as OpenAI's CLIP, with QuickGELU: GELU was taken",)
+    return ()
 
 
 def _image_size(hub: _HubConfig, where: str) -> tuple[int, int] | None:
@@ -214,6 +238,7 @@ def _require_agreement(hub: _HubConfig, config: ViTConfig, tree: Tree) -> None:
         "patch_size": config.patch_size,
         "in_chans": config.in_channels,
         "qkv_bias": config.qkv_bias,
+        "pre_norm": config.input_norm,
         "class_token": config.class_token,
         "reg_tokens": config.num_register_tokens,
         "num_classes": config.num_classes,
@@ -221,6 +246,8 @@ def _require_agreement(hub: _HubConfig, config: ViTConfig, tree: Tree) -> None:
     stated = {name: args[name] for name in found if name in args}
     if classes is not None:
         stated["num_classes"] = classes
+    if hub.source == CONFIG:
+        stated.setdefault("pre_norm", architectures.has_input_norm(hub.architecture))
     wrong = [f"{name} {value} against {found[name]}" for name, value in stated.items() if value != found[name]]
     if wrong:
         raise WeightsError(
@@ -229,14 +256,15 @@ def _require_agreement(hub: _HubConfig, config: ViTConfig, tree: Tree) -> None:
 
 
 def _preprocessing(hub: _HubConfig, config: ViTConfig, where: str) -> tuple[Preprocessing, dict[str, str]]:
-    """From pretrained_cfg with timm's own defaults; without one, as timm evaluates AugReg's weights."""
+    """From pretrained_cfg with timm's own defaults; without one, as timm evaluates AugReg's weights or CLIP's."""
     names = ("mean", "std", "interpolation", "resize", "crop_fraction")
     if hub.pretrained is None:
         is_imagenet = architectures.is_imagenet_normalised(hub.architecture)
         half = (0.5, 0.5, 0.5)
+        own = (_CLIP_MEAN, _CLIP_STD) if config.input_norm else (half, half)
         stated: Mapping[str, Any] = {
-            "mean": IMAGENET_MEAN if is_imagenet else half,
-            "std": IMAGENET_STD if is_imagenet else half,
+            "mean": IMAGENET_MEAN if is_imagenet else own[0],
+            "std": IMAGENET_STD if is_imagenet else own[1],
             "crop_pct": 1.0 if min(config.image_size) >= 384 else 0.9,
         }
         source = hub.source if is_imagenet else FAMILY_RULE

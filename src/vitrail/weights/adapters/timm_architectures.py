@@ -43,8 +43,13 @@ def activation(architecture: str) -> str:
     return "gelu_tanh" if _GELU_TANH.match(architecture) else "gelu"
 
 
-def layer_norm_eps(architecture: str) -> float:
-    return 1e-5 if "_clip_" in architecture else 1e-6
+def has_input_norm(architecture: str) -> bool:
+    return "_clip_" in architecture
+
+
+def layer_norm_eps(architecture: str, input_norm: bool) -> float:
+    """Of the name; without one, that of CLIP where there is its norm before the blocks."""
+    return 1e-5 if has_input_norm(architecture) or (input_norm and not architecture) else 1e-6
 
 
 def num_heads(architecture: str, width: int) -> int | None:

@@ -33,7 +33,7 @@ TYPICAL = (
     "norm.weight",
 )
 # The tensor that a fixed position table is kept beside, which every model has.
-CARRIER = "patch_embed.proj.bias"
+CARRIER = KERNEL
 _SHOWN = 5
 # Beginnings of names that mean something vitrail's model does not compute, though the rest looks familiar.
 _REFUSED = {
@@ -46,7 +46,6 @@ _REFUSED = {
     r"blocks\.\d+\.mlp\.(w1|w2|fc1_g|fc1_x)\.": "an MLP gated by two separate layers",
     r"blocks\.\d+\.(attns|ffns|in_proj|in_norm|attn1|mlp1)\b": "blocks whose branches run side by side",
     r"blocks\.\d+\.gamma_\d_1": "blocks whose branches run side by side",
-    r"norm_pre\.": "a norm before the blocks, as CLIP has (pre_norm)",
     r"(rope|rel_pos|shared_rel_pos)": "rotary or relative positions",
     r"patch_embed\.backbone\.": "a convolutional network before the blocks (a hybrid)",
     r"patch_embed\.proj\.\d+\.": "a convolutional stem with its own norms",

@@ -113,6 +113,8 @@ def read_config(tree: Tree, stated: Stated) -> tuple[ViTConfig, dict[str, str], 
             pre_logits_size=None if pre_logits is None else pre_logits[0],
             activation="swiglu" if hidden == 2 * mlp_size else stated.activation,
             qkv_bias="blocks.0.attn.qkv.bias" in tree.names,
+            patch_bias="patch_embed.proj.bias" in tree.names,
+            input_norm="norm_pre.weight" in tree.names,
             layer_norm_eps=stated.layer_norm_eps,
             layer_scale_init=stated.layer_scale_init if scaled else None,
         )
@@ -133,7 +135,8 @@ def read_config(tree: Tree, stated: Stated) -> tuple[ViTConfig, dict[str, str], 
 
 def _shape_sources(tree: Tree) -> dict[str, str]:
     by_keys = ("pooling", "class_token", "position_embedding", "position_for_prefix", "qkv_bias", "pre_logits_size")
-    return dict.fromkeys((*by_keys, "head_dim", "pool_prefix"), "the names and shapes of the tensors")
+    of_clip = ("patch_bias", "input_norm")
+    return dict.fromkeys((*by_keys, *of_clip, "head_dim", "pool_prefix"), "the names and shapes of the tensors")
 
 
 def _shape_of(tree: Tree, name: str, rank: int) -> tuple[int, ...]:

@@ -72,6 +72,11 @@ def _require_sayable(config: ViTConfig) -> None:
     for name, values in needed.items():
         if getattr(config, name) not in values:
             raise WeightsError(f"timm has no {name} {getattr(config, name)!r}: it cannot be written in its layout")
+    if config.patch_bias == config.input_norm:
+        raise WeightsError(
+            "timm has a bias of the patch projection where there is no norm before the blocks, and only there:"
+            f" patch_bias {config.patch_bias} with input_norm {config.input_norm} cannot be written in its layout"
+        )
     if config.position_embedding in ("learned_2d", "relative"):
         raise WeightsError(f"timm has no position_embedding {config.position_embedding!r}")
     if config.pooling == "map" and config.activation == "swiglu":
@@ -118,6 +123,7 @@ def _model_args(config: ViTConfig, architecture: str) -> dict[str, Any]:
         "num_heads": config.num_heads,
         "mlp_ratio": ratio,
         "qkv_bias": config.qkv_bias,
+        "pre_norm": config.input_norm,
         "init_values": 0.0 if config.layer_scale_init is None else config.layer_scale_init or 1e-5,
         "class_token": config.class_token,
         "reg_tokens": config.num_register_tokens,
@@ -129,6 +135,4 @@ def _model_args(config: ViTConfig, architecture: str) -> dict[str, Any]:
     }
     if config.activation != "swiglu":
         args["act_layer"] = config.activation
-    if architecture == "vit_base_patch16_clip_224":
-        args["pre_norm"] = False
     return args

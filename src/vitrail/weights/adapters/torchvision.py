@@ -41,6 +41,8 @@ _ONLY = {
     "block_style": "pre_norm",
     "qkv_bias": True,
     "patch_norm": False,
+    "patch_bias": True,
+    "input_norm": False,
     "stem": "patch",
     "in_channels": 3,
 }
