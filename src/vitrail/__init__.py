@@ -54,6 +54,8 @@ def load(
     num_heads: int | None = None,
     query_scale: Literal["head", "width"] | None = None,
     pooling: Literal["token", "mean"] | None = None,
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] | None = None,
+    layer_norm_eps: float | None = None,
     image_size: tuple[int, int] | None = None,
     prefix: str | None = None,
     labels: Sequence[str] | None = None,
@@ -63,8 +65,8 @@ def load(
     Args:
         spec: a bundle or the run folder around it; a weights file of any published layout, or a folder with one and its
             config; a name of the catalog (`vitrail models --weights`); "hf-hub:owner/name[@revision]".
-        family, num_heads, query_scale, pooling, image_size, prefix, labels: what the files do not say, or say wrongly;
-            see weights.checkpoint.Choices.
+        family, num_heads, query_scale, pooling, activation, layer_norm_eps, image_size, prefix, labels: what the files
+            do not say, or say wrongly; see weights.checkpoint.Choices.
     Raises:
         WeightsError: nothing there, or weights that cannot be trusted or do not fit; says what to do next.
     """
@@ -76,6 +78,8 @@ def load(
         num_heads=num_heads,
         query_scale=query_scale,
         pooling=pooling,
+        activation=activation,
+        layer_norm_eps=layer_norm_eps,
         image_size=image_size,
         prefix=prefix,
         labels=None if labels is None else tuple(labels),

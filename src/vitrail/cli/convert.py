@@ -35,6 +35,10 @@ class Convert:
     """vit-pytorch: whether queries were scaled by the width of a head (newer) or of the model (2020)."""
     pooling: Literal["token", "mean"] | None = None
     """vit-pytorch: whether the answer is read from the class token or from the mean of all tokens."""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] | None = None
+    """What the MLPs use, where the config is known to be wrong: "quick_gelu" for CLIP's first weights in timm."""
+    layer_norm_eps: float | None = None
+    """The epsilon of the norms, likewise."""
     image_size: tuple[int, int] | None = None
     """Height and width in pixels, for positions that could be several rectangles."""
     prefix: str | None = None
@@ -59,6 +63,8 @@ def run(arguments: list[str]) -> int:
         num_heads=command.num_heads,
         query_scale=command.query_scale,
         pooling=command.pooling,
+        activation=command.activation,
+        layer_norm_eps=command.layer_norm_eps,
         image_size=command.image_size,
         prefix=command.prefix,
         labels=labels,

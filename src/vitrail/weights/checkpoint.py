@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from vitrail.errors import WeightsError
+from vitrail.models.config import Activation
 from vitrail.weights.files import Container, WeightsFile, read_weights
 
 PooledBy = Literal["token", "mean"]
@@ -36,6 +37,8 @@ class Choices:
     pooling: PooledBy | None = None  # vit-pytorch: by the class token, or by the mean of all tokens
     image_size: tuple[int, int] | None = None  # of a position table that could be several rectangles
     prefix: str | None = None  # npz and nested checkpoints: the tree to take ("params/img/", "teacher/")
+    activation: Activation | None = None  # of the MLPs: weights of CLIP, say, that need "quick_gelu"
+    layer_norm_eps: float | None = None
     labels: tuple[str, ...] | None = None
 
 

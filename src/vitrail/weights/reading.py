@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from vitrail.weights.adapters.base import Adapter, Description
 from vitrail.weights.adapters.mapping import Entry, native_shapes, require_shapes, to_native
 from vitrail.weights.bundle import Bundle, BundleConfig, build_model
 from vitrail.weights.certificate import Certificate, Setting, Unused
-from vitrail.weights.checkpoint import Checkpoint
+from vitrail.weights.checkpoint import Checkpoint, Choices
 from vitrail.weights.sidecar import SIDECAR, Sidecar
 
 _SHOWN = 5
@@ -47,6 +49,7 @@ def read_checkpoint(
     """
     adapter, reason = recognise(checkpoint)
     description = adapter.describe(checkpoint) if known is None else _as_written(known)
+    description = _as_the_caller_says(description, checkpoint.choices)
     entries = adapter.entries(description.config, checkpoint)
     native = to_native(checkpoint.tensors, entries, checkpoint.where)
     require_shapes(description.config, native, checkpoint.where)
@@ -98,6 +101,13 @@ def certify_bundle(bundle: Bundle) -> Certificate:
         settings=_settings(Description(config.model, config.preprocessing, config.labels, default_source="the bundle")),
         licence=config.licence,
     )
+
+
+def _as_the_caller_says(description: Description, choices: Choices) -> Description:
+    said = {"activation": choices.activation, "layer_norm_eps": choices.layer_norm_eps}
+    changes: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    sources = {**description.sources, **dict.fromkeys(changes, "the caller")}
+    return replace(description, config=replace(description.config, **changes), sources=sources)
 
 
 def _as_written(known: Sidecar) -> Description:
