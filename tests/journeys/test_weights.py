@@ -105,3 +105,12 @@ def test_features_without_a_head_are_no_classifier(from_timm: Path, tmp_path: Pa
     picture = str(from_timm / "photos" / "day" / "3.png")
     done = vitrail("predict", str(tmp_path / "features.pth"), picture, cwd=tmp_path, code=1)
     assert "vitrail fit PHOTOS --weights" in done.stderr
+
+
+def test_the_picture_size_is_a_choice_and_positions_follow(from_timm: Path, tmp_path: Path) -> None:
+    start = ("--weights", str(from_timm / "hub"), "--minutes", "0.05", "--out", str(tmp_path / "run"))
+    vitrail("fit", "photos", *start, "--image-size", "48", cwd=from_timm)
+    record = json.loads((tmp_path / "run" / "starting_weights.json").read_text())
+    assert any("4x4 -> 6x6, bicubic antialias" in sentence for sentence in record["surgery"]), record["surgery"]
+    done = vitrail("fit", "photos", *start[:4], "--image-size", "50", cwd=from_timm, code=2)
+    assert "48 is one" in done.stderr

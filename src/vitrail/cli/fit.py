@@ -22,6 +22,8 @@ class Fit:
     weights: str | None = None
     """What to start from: a bundle, a run, a weights file of any layout, a name of `vitrail models --weights`,
     hf-hub:owner/name, or "none". By default good public weights, chosen for the pictures and the machine."""
+    image_size: int | None = None
+    """Pixels a side that the model sees: larger is slower and often better. By default as the weights were trained."""
     out: str | None = None
     """The run folder; runs/<name of the data> by default. An existing one is never overwritten."""
     strict: bool = False
@@ -56,6 +58,7 @@ def run(arguments: list[str]) -> int:
                 data=command.photos,
                 minutes=command.minutes,
                 weights=command.weights,
+                image_size=command.image_size,
                 out=command.out,
                 strict=command.strict,
                 balance=command.balance,

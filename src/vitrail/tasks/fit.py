@@ -44,6 +44,7 @@ class FitConfig:
     minutes: float | None = None  # for the whole command, about
     # As weights.load.load; "none": from nothing; None: good public weights, chosen for the data and the machine.
     weights: str | None = None
+    image_size: int | None = None  # pixels a side that the model sees; None: as the weights or the recipe have it
     out: str | None = None  # the run folder; None: runs/<name of the data>
     strict: bool = False
     balance: bool = False
@@ -83,6 +84,8 @@ def fit(config: FitConfig, events: Events, command: str = "") -> RunResult:
         choice = choose(given)
         events.note(f"recipe: {choice.recipe}, because {choice.reason}")
         recipe = replace(get_recipe(choice.recipe)(given), tensorboard=config.tensorboard)
+        if config.image_size is not None:
+            recipe = at_size(recipe, config.image_size)
         if not config.balance and validation_is_more_even(prepared):
             recipe = replace(recipe, objective=replace(recipe.objective, prior_strength=1.0))
             events.note(
@@ -93,6 +96,23 @@ def fit(config: FitConfig, events: Events, command: str = "") -> RunResult:
         write_start(folder, start, run.surgery)
         begin(run, folder, floor, watch, command, config.minutes)
         return complete(run, folder, floor, watch, command, choice.reason)
+
+
+def at_size(config: TrainConfig, side: int) -> TrainConfig:
+    """The config for pictures of another size; weights it starts from get their positions stretched to it.
+
+    Raises:
+        ConfigError: the patches do not divide it.
+    """
+    patch_size = config.model.patch_size
+    if side < patch_size or side % patch_size:
+        fitting = max(patch_size, round(side / patch_size) * patch_size)
+        raise ConfigError(f"image_size {side} is no multiple of the model's patches of {patch_size}; {fitting} is one")
+    return replace(
+        config,
+        model=replace(config.model, image_size=(side, side)),
+        preprocessing=replace(config.preprocessing, image_size=(side, side)),
+    )
 
 
 def validation_is_more_even(prepared: PreparedData) -> bool:
