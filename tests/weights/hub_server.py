@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else f"me/{asked['name']}"
-            self.hub.uploaded.setdefault(name, {})
+            self.hub.repositories[name] = self.hub.uploaded.setdefault(name, {})
             self._json({"url": f"{self.hub.address}/{name}", "name": name})
         elif path == "/api/validate-yaml":  # the header of a README.md
             self._json({"errors": [], "warnings": []})

@@ -232,6 +232,33 @@ def test_a_bundle_comes_with_its_samples(hub: Hub, home: Path) -> None:
     assert set(_call(hub, home, "fetch", "me/bundle")["made"]["files"]) == set(files)
 
 
+def test_a_bundle_that_was_pushed_is_loaded_from_the_hub_with_the_same_answers(hub: Hub, home: Path) -> None:
+    """The whole way with a real model: made, uploaded, downloaded into another cache, asked the same."""
+    program = """
+import json, torch, vitrail
+from pathlib import Path
+from vitrail.data.config import Preprocessing
+from vitrail.weights.bundle import Bundle, BundleConfig
+model = vitrail.create("ViT-mu/4", image_size=(8, 8), num_classes=2).eval()
+config = BundleConfig(model.config, ("day", "night"), Preprocessing(image_size=(8, 8)), licence="mit")
+torch.nn.init.normal_(model.head.weight)
+made = Bundle(model, config, Path("nowhere"))
+images = torch.randn(2, 3, 8, 8)
+made.push_to_hub("me/day-or-night")
+again = vitrail.load("hf-hub:me/day-or-night")
+assert torch.equal(again.model(images), model(images))
+print(json.dumps([again.config.labels, again.config.licence]))
+"""
+    environment = {"HF_HOME": str(home), "HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_right", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [["day", "night"], "mit"]
+    header = hub.uploaded["me/day-or-night"]["README.md"].decode().split("---")[1]
+    assert "license: mit" in header
+
+
 def test_a_repository_with_a_typo_is_recognised(hub: Hub, home: Path) -> None:
     error = _call(hub, home, "fetch", "timm/vit_small_patch16_224.augreg_in21")["error"]
     assert "no such repository" in error
