@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from vitrail.errors import VitrailError, WeightsError
-from vitrail.weights import nested
 from vitrail.weights.checkpoint import open_checkpoint
+from vitrail.weights.formats import nested
 
 
 class Harm:
@@ -356,7 +356,7 @@ def test_harmful_files_are_refused_in_little_memory(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 from vitrail.errors import WeightsError
-from vitrail.weights import nested
+from vitrail.weights.formats import nested
 from vitrail.weights.checkpoint import open_checkpoint
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + 2_000_000_000
 resource.setrlimit(resource.RLIMIT_AS, (size, size))

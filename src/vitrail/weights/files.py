@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from vitrail.errors import WeightsError
-from vitrail.weights.nested import Value
-from vitrail.weights.npz_file import ZIP_DAMAGE, read_npz
-from vitrail.weights.paddle_file import read_paddle
-from vitrail.weights.safetensors_file import looks_like_safetensors, read_safetensors
-from vitrail.weights.torch_file import read_torch
+from vitrail.weights.formats.nested import Value
+from vitrail.weights.formats.npz_file import ZIP_DAMAGE, read_npz
+from vitrail.weights.formats.paddle_file import read_paddle
+from vitrail.weights.formats.safetensors_file import looks_like_safetensors, read_safetensors
+from vitrail.weights.formats.torch_file import read_torch
 
 Container = Literal["safetensors", "npz", "torch", "paddle"]
 

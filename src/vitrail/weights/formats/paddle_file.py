@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from vitrail.errors import WeightsError
-from vitrail.weights.nested import Value, flatten
-from vitrail.weights.npz_file import array_of, tensor_of
-from vitrail.weights.torch_file import needs_code
+from vitrail.weights.formats.nested import Value, flatten
+from vitrail.weights.formats.npz_file import array_of, tensor_of
+from vitrail.weights.formats.torch_file import needs_code
 
 _NAME_TABLE = "StructuredToParameterName@@"  # paddle's names of the parameters: told by no one else, needed by no one
 _SPLIT = "UnpackBigParamInfor@@"

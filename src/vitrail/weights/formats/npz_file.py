@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vitrail.errors import WeightsError
-from vitrail.weights.nested import Value
+from vitrail.weights.formats.nested import Value
 
 MAX_MEMBERS = 100_000
 # Trained weights hardly shrink; a head of zeros does, a thousandfold.

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from vitrail.errors import WeightsError
-from vitrail.weights.nested import Value, flatten
-from vitrail.weights.npz_file import require_sound_zip
+from vitrail.weights.formats.nested import Value, flatten
+from vitrail.weights.formats.npz_file import require_sound_zip
 
 _SCALAR = np.float32(0).__reduce__()[0]
 # Not code, but seen in published checkpoints beside the tensors: the arguments of the script, and numbers of numpy.
