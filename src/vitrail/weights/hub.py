@@ -89,7 +89,7 @@ def fetch(repository: str, revision: str | None = None, progress: Progress | Non
     files = {name: sha256_of(folder / name) for name in (*beside, *weights)}
     for name, found in files.items():
         _require_stated(folder / name, found, listing.sha256.get(name))
-    licence = listing.licence or _licence_of_card(folder / "README.md")
+    licence = listing.licence or licence_of_card(folder / "README.md")
     return Fetched(folder, f"{PREFIX}{repository}@{listing.commit}", licence, files)
 
 
@@ -313,20 +313,22 @@ def _require_stated(path: Path, found: str, stated: str | None) -> None:
 
 def _licence(card: Any) -> str | None:
     """The licence that a card's metadata states, by its own name where the hub has no identifier for it."""
-    licence = getattr(card, "license", None)
+    licence = card.get("license") if card is not None else None
     if licence == "other":
-        licence = getattr(card, "license_name", None) or licence
+        licence = card.get("license_name") or licence
     if isinstance(licence, list):
         licence = ", ".join(str(one) for one in licence)
     return str(licence) if licence else None
 
 
-def _licence_of_card(path: Path) -> str | None:
-    from huggingface_hub import ModelCard
+def licence_of_card(path: Path) -> str | None:
+    """The licence in the header of a README.md; None where it states none, or cannot be read."""
+    from huggingface_hub import metadata_load
+    from yaml import YAMLError
 
     try:
-        return _licence(ModelCard.load(path, ignore_metadata_errors=True).data)
-    except (OSError, ValueError, TypeError):  # none, or one that nobody can read: then it states nothing
+        return _licence(metadata_load(path))
+    except (OSError, ValueError, TypeError, YAMLError):
         return None
 
 
