@@ -44,7 +44,7 @@ def test_what_was_read_elsewhere_is_saved_as_a_bundle_that_answers_the_same(timm
     assert again.config.preprocessing == read.config.preprocessing
     assert again.config.resampling == read.config.resampling == "bicubic_antialias"
     assert again.config.provenance["origin"]["family"] == "timm"
-    assert str(timm_file) in (tmp_path / "saved" / "README.md").read_text()
+    assert timm_file.name in (tmp_path / "saved" / "README.md").read_text()
 
 
 def test_a_bundle_may_be_saved_over_a_bundle_but_over_nothing_else(timm_file: Path, tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ import torch
 from vitrail.data.facts import DataFacts
 from vitrail.errors import WeightsError
 from vitrail.recipes import StartingWeights
-from vitrail.storage import write_json
+from vitrail.storage import sha256_of, write_json
 from vitrail.training.events import Events
 from vitrail.weights.bundle import Bundle
 from vitrail.weights.catalog import default_weights
+from vitrail.weights.checkpoint import weights_in
 from vitrail.weights.load import load, pinned
 
 STARTING_FILE = "starting_weights.json"
@@ -37,13 +38,17 @@ class Start:
         """Where the weights came from: for the run's folder, the bundle and the model card."""
         config, certificate = self.bundle.config, self.bundle.certificate
         origin = config.provenance.get("origin")
+        path = Path(self.spec)
         known = {
             **(origin if isinstance(origin, dict) else {}),
-            "weights": self.spec,
+            "weights": path.name if path.exists() else self.spec,
+            "sha256": sha256_of(_weights_file(path)) if path.exists() else None,
             "name": config.name,
             "licence": config.licence,
             "family": None if certificate is None else certificate.family,
-            "data": config.provenance.get("data"),  # of a bundle that was trained here
+            # Of a bundle that was trained here: on what, and from which weights in its turn.
+            "data": config.provenance.get("data"),
+            "before": config.provenance.get("starting_weights"),
             "certificate": None if certificate is None else certificate.to_json(),
         }
         return {name: value for name, value in known.items() if value is not None}
@@ -89,6 +94,13 @@ def load_start(weights: str, events: Events) -> Start:
         events.note(f"starting weights: licence {bundle.config.licence}")
     spec = pinned(weights, bundle)
     return Start(spec, replace(bundle, path=Path(spec) if Path(spec).exists() else bundle.path))
+
+
+def _weights_file(path: Path) -> Path:
+    """The file whose checksum tells weights apart: the one at `path`, or of the folder, bundle or run there."""
+    if path.is_file():
+        return path
+    return weights_in(path / "bundle" if (path / "bundle").is_dir() else path)
 
 
 def write_start(folder: Path, start: Start | None, surgery: list[str]) -> None:

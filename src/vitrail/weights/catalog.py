@@ -253,7 +253,7 @@ def find(name: str) -> CatalogEntry:
 _PICTURES_PER_CORE_SECOND = {"vit_tiny_patch16_224.augreg_in21k": 14.0, "vit_small_patch16_224.augreg_in21k": 4.9}
 _GPU_CHOICE = "vit_base_patch16_224.augreg_in21k"
 _ENOUGH_EPOCHS = 10
-_USUAL_MINUTES = 30.0
+_USUAL_MINUTES = 15.0
 _TINY_PICTURES = 48
 
 
@@ -264,7 +264,7 @@ def default_weights(
 
     All are AugReg's, trained on ImageNet-21k, which Steiner et al. 2021 recommend to fine-tune from rather than to
     train from scratch, and whose licence allows every use. Which size is a matter of time: on a CPU the larger of Ti/16
-    and S/16 with which every picture is seen ten times in the minutes allowed (thirty where none are given); on a GPU
+    and S/16 with which every picture is seen ten times in the minutes allowed (fifteen where none are given); on a GPU
     B/16.
 
     Pictures of at most 48 pixels a side start from scratch: enlarged to 224 each would cost (224 / 48)^2 = 22 times as

@@ -69,6 +69,8 @@ def read_checkpoint(
         settings=_settings(description),
         licence=description.licence,
     )
+    # A bundle is passed on: it names the file it came from, not the folders around it.
+    source = path.name if checkpoint.where == str(path) else checkpoint.where
     before = {} if known is None else known.provenance
     came_from = {name: value for name, value in (origin or {}).items() if value is not None}
     if "origin" in before:
@@ -78,7 +80,7 @@ def read_checkpoint(
         labels=description.labels,
         preprocessing=description.preprocessing,
         name=checkpoint.name,
-        provenance={**before, "origin": {**came_from, "weights": checkpoint.where, "family": adapter.title}},
+        provenance={**before, "origin": {**came_from, "weights": source, "family": adapter.title}},
         temperature=1.0 if known is None else known.temperature,
         resampling=description.resampling,
         patch_resampling=description.patch_resampling,
