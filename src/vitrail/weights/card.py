@@ -18,21 +18,27 @@ _LICENCES = {
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
     "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "gpl-3.0", "agpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail", "unlicense",
 }  # fmt: skip
+_MODULES = ("safetensors.torch", "timm", "torchvision", "transformers", "vitrail")
 _ORIGIN = ("starting_weights", "origin")  # of a model that was trained further; of one that was only converted
 _METRICS = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy"}
 
 
-def model_card(config: BundleConfig) -> str:
-    """Markdown: what the model knows, how well, how it is used, where it comes from, what to mind."""
+def model_card(config: BundleConfig, *, library: str = "vitrail", how_to_load: str | None = None) -> str:
+    """Markdown: what the model knows, how well, how it is used, where it comes from, what to mind.
+
+    Args:
+        library: whose layout the files beside the card have, as the hub names it.
+        how_to_load: a line of that library's code, for files that are no bundle.
+    """
     return (
         "\n\n".join(
             [
-                _header(config),
+                _header(config, library),
                 f"# {_plain(config.name)}",
                 _what_it_is(config),
                 *(["## What it knows\n\n" + _labels(config.labels)] if config.labels else []),
                 "## How well\n\n" + _table(config.metrics, "No figures were recorded when the model was saved."),
-                _use(config),
+                _use(config, how_to_load),
                 "## What it does to a picture first\n\n" + _preprocessing(config),
                 "## Where it comes from\n\n" + _provenance(config),
                 _limits(config),
@@ -43,10 +49,10 @@ def model_card(config: BundleConfig) -> str:
     )
 
 
-def _header(config: BundleConfig) -> str:
+def _header(config: BundleConfig, library: str) -> str:
     """YAML between lines of dashes: https://huggingface.co/docs/hub/model-cards."""
     task = "image-classification" if config.labels else "image-feature-extraction"
-    lines = ["library_name: vitrail", f"pipeline_tag: {task}", "tags:", "- vision", "- vision-transformer", "- vit"]
+    lines = [f"library_name: {library}", f"pipeline_tag: {task}", "tags:", "- vision", "- vision-transformer", "- vit"]
     if config.licence is not None and config.licence.lower() in _LICENCES:
         lines.append(f"license: {config.licence.lower()}")
     elif config.licence is not None:
@@ -103,17 +109,28 @@ def _labels(labels: tuple[str, ...]) -> str:
     return shown + (f", and {rest} more, all listed in config.json." if rest > 0 else ".")
 
 
-def _use(config: BundleConfig) -> str:
+def _use(config: BundleConfig, how_to_load: str | None) -> str:
     commands = (
         "vitrail predict THIS_FOLDER photo.jpg another.png\nvitrail evaluate THIS_FOLDER FOLDER_OF_LABELLED_PHOTOS"
         if config.labels
         else "vitrail fit YOUR_PHOTOS --weights THIS_FOLDER"
     )
+    if how_to_load is not None:
+        return (
+            f"## How to use it\n\n```python\n{_imports_of(how_to_load)}{how_to_load}\n```\n\nor\n\n```\npip install vitrail\n{commands}\n```\n\n"
+            "`vitrail.json` keeps what the other files have no place for, and the checksum of the weights."
+        )
     return (
         f"## How to use it\n\n```\npip install vitrail\n{commands}\n```\n\n"
         "This folder is all that is needed; keep its files together. Loading checks every file against `config.json`"
         " and asks the model about the pictures in `samples/` again, so a damaged copy is noticed."
     )
+
+
+def _imports_of(code: str) -> str:
+    """The imports that a line such as "timm.create_model(...)" needs."""
+    needed = [module for module in _MODULES if f"{module}." in code]
+    return "".join(f"import {module}\n" for module in needed) + ("\n" if needed else "")
 
 
 def _preprocessing(config: BundleConfig) -> str:
@@ -122,7 +139,8 @@ def _preprocessing(config: BundleConfig) -> str:
     if prep.resize == "squash":
         how = f"resized to {height} x {width} pixels whatever its shape"
     else:
-        how = f"its short side resized to {height} / {prep.crop_fraction:g} pixels and the centre cut out"
+        short = " x ".join(dict.fromkeys(str(math.floor(side / prep.crop_fraction)) for side in (height, width)))
+        how = f"its short side resized to {short} pixels and the centre cut out"
         how = f"{how}, {height} x {width} pixels"
     colour = "grey" if prep.num_channels == 1 else "RGB"
     return (

@@ -32,6 +32,7 @@ def _timm(bundle: Bundle, path: Path) -> nn.Module:
 def _huggingface(bundle: Bundle, path: Path) -> nn.Module:
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()  # the answer is what is wanted, not how it came
     auto = transformers.AutoModelForImageClassification
     return _Logits(auto.from_pretrained(path.absolute(), local_files_only=True, trust_remote_code=False))
 

@@ -26,6 +26,7 @@ from vitrail.weights.files import write_tensors
 from vitrail.weights.reading import read_checkpoint
 from vitrail.weights.sidecar import SIDECAR, Sidecar, place, read_sidecar, write_sidecar
 
+_LIBRARIES = {"timm": "timm", "huggingface": "transformers"}  # as the hub calls them
 NUM_PICTURES = 2  # that logits are compared on
 
 
@@ -83,8 +84,14 @@ def _write(bundle: Bundle, layout: str, writing: Writing, target: Path) -> Path:
         for name, values in writing.files.items():
             write_json(folder / name, values)
         write_sidecar(folder / SIDECAR, _sidecar(bundle, layout, folder / writing.weights_file))
-        (folder / "README.md").write_text(model_card(bundle.config), encoding="utf-8", errors="backslashreplace")
+        (folder / "README.md").write_text(_card(bundle, layout, writing), encoding="utf-8", errors="backslashreplace")
     return target / writing.weights_file
+
+
+def _card(bundle: Bundle, layout: str, writing: Writing) -> str:
+    folder = "THIS_FOLDER"
+    how = writing.how_to_load.format(folder=folder, file=f"{folder}/{writing.weights_file}")
+    return model_card(bundle.config, library=_LIBRARIES.get(layout, "vitrail"), how_to_load=how)
 
 
 def _write_weights(path: Path, container: str, tensors: Mapping[str, Tensor]) -> None:
