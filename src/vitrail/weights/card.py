@@ -117,7 +117,8 @@ def _use(config: BundleConfig, how_to_load: str | None) -> str:
     )
     if how_to_load is not None:
         return (
-            f"## How to use it\n\n```python\n{_imports_of(how_to_load)}{how_to_load}\n```\n\nor\n\n```\npip install vitrail\n{commands}\n```\n\n"
+            f"## How to use it\n\n```python\n{_imports_of(how_to_load)}{how_to_load}\n```\n\n"
+            f"or\n\n```\npip install vitrail\n{commands}\n```\n\n"
             "`vitrail.json` keeps what the other files have no place for, and the checksum of the weights."
         )
     return (
