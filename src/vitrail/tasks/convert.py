@@ -13,7 +13,7 @@ from vitrail.weights.bundle import Bundle, load_bundle
 from vitrail.weights.certificate import Certificate, Check
 from vitrail.weights.checkpoint import Choices
 from vitrail.weights.load import load
-from vitrail.weights.peers import check_with_peer, layout_of
+from vitrail.weights.peers import PeerError, check_with_peer, layout_of
 from vitrail.weights.reading import certify_bundle
 from vitrail.weights.writing import answers, compare, write_layout
 
@@ -65,7 +65,7 @@ def convert(config: ConvertConfig, events: Events) -> Conversion:
         config.source, choices=config.choices, progress=lambda done, all_: events.progress("downloading", done, all_)
     )
     certificate = bundle.certificate or certify_bundle(bundle)
-    checks = _peer_checks(bundle, bundle.path, layout_of(bundle.path)) if config.peers else []
+    checks = _peer_checks(bundle, bundle.path, layout_of(bundle.path), events) if config.peers else []
     if config.to == BUNDLE:
         bundle.save_pretrained(out)
         written = compare(bundle.model, answers(load_bundle(out).model), "the written bundle read again")
@@ -74,10 +74,14 @@ def convert(config: ConvertConfig, events: Events) -> Conversion:
         result = write_layout(bundle, config.to, out)
         how, checks = result.how_to_load, [*checks, *result.checks]
         if config.peers:
-            checks += _peer_checks(bundle, result.path, config.to)
+            checks += _peer_checks(bundle, result.path, config.to, events)
     return Conversion(config.source, out, config.to, replace(certificate, checks=tuple(checks)), how)
 
 
-def _peer_checks(bundle: Bundle, path: Path, layout: str | None) -> list[Check]:
-    check = check_with_peer(bundle, path, layout)
+def _peer_checks(bundle: Bundle, path: Path, layout: str | None, events: Events) -> list[Check]:
+    try:
+        check = check_with_peer(bundle, path, layout)
+    except PeerError as error:
+        events.warning(f"not compared: {error}")
+        return []
     return [] if check is None else [check]

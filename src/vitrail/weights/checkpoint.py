@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +42,19 @@ class Choices:
     labels: tuple[str, ...] | None = None
 
 
+def count_numbered(names: Collection[str], pattern: str) -> int:
+    """One more than the highest number that fits `pattern` ("blocks.{}.norm1.weight"): a name that is missing below it
+    is a missing tensor, not the end of the model. Numbers that so many names cannot have do not count."""
+    before, after = pattern.split("{}")
+    numbers = [name[len(before) : len(name) - len(after)] for name in names if _fits(name, before, after)]
+    return 1 + max((int(number) for number in numbers if int(number) < len(names)), default=-1)
+
+
+def _fits(name: str, before: str, after: str) -> bool:
+    middle = name[len(before) : len(name) - len(after)]
+    return name.startswith(before) and name.endswith(after) and middle.isascii() and middle.isdecimal()
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a file or a folder holds.
@@ -70,11 +83,8 @@ class Checkpoint:
         return None if tensor is None else tuple(tensor.shape)
 
     def count(self, pattern: str) -> int:
-        """How many of pattern.format(0), pattern.format(1), ... are tensors, counted from 0 without a gap."""
-        number = 0
-        while pattern.format(number) in self.tensors:
-            number += 1
-        return number
+        """How many of pattern.format(0), pattern.format(1), ... there are; see `count_numbered`."""
+        return count_numbered(self.tensors, pattern)
 
 
 def open_checkpoint(path: Path, choices: Choices | None = None, where: str | None = None) -> Checkpoint:

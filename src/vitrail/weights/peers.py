@@ -90,6 +90,10 @@ PEERS: dict[str, tuple[str, Callable[[Bundle, Path], nn.Module | None]]] = {
 }
 
 
+class PeerError(WeightsError):
+    """The peer's own code does not take the files."""
+
+
 def layout_of(path: Path) -> str | None:
     """The layout of a folder that a peer's own code can load, by its config.json; None: none of `PEERS`."""
     try:
@@ -109,15 +113,22 @@ def check_with_peer(bundle: Bundle, path: Path, layout: str | None) -> Check | N
     Returns:
         None for another layout, a single file, a model without head, or where the peer is not installed or cannot
         make such a model.
+    Raises:
+        PeerError: it is installed, and stumbles over the files.
+        WeightsError: one of the two answers with numbers that are not finite.
     """
     if layout is None or layout not in PEERS or not path.is_dir() or bundle.config.model.num_classes == 0:
         return None
     library, load = PEERS[layout]
     if importlib.util.find_spec(library) is None:
         return None
-    model = load(bundle, path)
-    if model is None:
-        return None
-    with torch.inference_mode():
-        reference = model.eval()(pictures(bundle.config.model))
-    return compare(bundle.model, reference, f"{library} {importlib.metadata.version(library)}")
+    name = f"{library} {importlib.metadata.version(library)}"
+    try:
+        model = load(bundle, path)
+        if model is None:
+            return None
+        with torch.inference_mode():
+            reference = model.eval()(pictures(bundle.config.model))
+    except Exception as error:  # whatever another library raises
+        raise PeerError(f"{name} cannot load {path}: {str(error).strip().splitlines()[0]}") from error
+    return compare(bundle.model, reference, name)

@@ -17,7 +17,7 @@ from vitrail.models.costs import count_parameters
 from vitrail.models.variants import SIZES
 from vitrail.weights.adapters import ADAPTERS
 from vitrail.weights.adapters.base import Adapter, Description
-from vitrail.weights.adapters.mapping import Entry, native_shapes, require_shapes, to_native
+from vitrail.weights.adapters.mapping import Entry, native_shapes, require_shapes, tensors_are, to_native
 from vitrail.weights.bundle import Bundle, BundleConfig, build_model
 from vitrail.weights.certificate import Certificate, Setting, Unused
 from vitrail.weights.checkpoint import Checkpoint, Choices
@@ -158,7 +158,7 @@ def _nearest(names: Sequence[str]) -> str:
         found = sum(any(name.endswith(wanted) for name in names) for wanted in typical)
         scores.append((found / max(1, len(typical)), found, len(typical), adapter.name))
     best = sorted(scores, key=lambda score: -score[0])[:2]
-    return " and ".join(f"{name} ({found} of its {of} typical names)" for _, found, of, name in best)
+    return " and ".join(f"{name} ({found} of its {of} typical names)" for _, found, of, name in best if found) or "none"
 
 
 def _left_over(adapter: Adapter, checkpoint: Checkpoint, entries: Sequence[Entry]) -> tuple[Unused, ...]:
@@ -178,7 +178,7 @@ def _left_over(adapter: Adapter, checkpoint: Checkpoint, entries: Sequence[Entry
     if unknown:
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise WeightsError(
-            f"{checkpoint.where}: read as {adapter.title}, {len(unknown)} tensors are left over: "
+            f"{checkpoint.where}: read as {adapter.title}, {tensors_are(len(unknown))} left over: "
             f"{', '.join(unknown[:_SHOWN])}{more}. The model would compute something else without them, so it is not"
             " loaded."
         )

@@ -359,9 +359,7 @@ def test_labels_that_occur_twice_stay_apart_and_placeholders_count_as_none(folde
 def test_a_tensor_that_has_no_place_stops_the_load(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     save_file({**tensors, "vit.encoder.layer.0.lambda_1": torch.zeros(32)}, folder / "model.safetensors")
-    with pytest.raises(
-        WeightsError, match="1 tensors are left over: 'vit.encoder.layer.0.lambda_1'".replace(".", r"\.")
-    ):
+    with pytest.raises(WeightsError, match="1 tensor is left over: 'vit.encoder.layer.0.lambda_1'".replace(".", r"\.")):
         read(folder)
 
 

@@ -335,11 +335,16 @@ def published() -> list[str]:
 
 @pytest.mark.parametrize("name", published())
 def test_every_vit_of_timm_is_read_as_timm_builds_it_or_refused(name: str) -> None:
-    """By its name and its keys alone, as from a config.json without model_args."""
+    """By its name and its keys alone, as from a config.json that says nothing else."""
     with torch.device("meta"):
         model = timm.create_model(name, depth=1, num_classes=0)
     refused = any(part in name for part in _OTHERWISE)
-    hub = {"architecture": name, "num_classes": 0, "pretrained_cfg": {"input_size": [3, *model.patch_embed.img_size]}}
+    hub = {
+        "architecture": name,
+        "num_classes": 0,
+        "model_args": {"depth": 1},
+        "pretrained_cfg": {"input_size": [3, *model.patch_embed.img_size]},
+    }
     checkpoint = Checkpoint(name, name, "safetensors", model.state_dict(), {}, {"config.json": hub})
     if model.patch_embed.img_size[0] % model.patch_embed.patch_size[0]:
         with pytest.raises(WeightsError, match="cut off unseen"):
@@ -375,3 +380,21 @@ _OTHERWISE = (
 def test_the_tables_of_names_name_models_that_timm_has() -> None:
     for pattern in timm_architectures._NUM_HEADS:
         assert any(re.match(pattern, name) for name in published()), pattern
+
+
+def test_a_block_that_lacks_a_tensor_is_named_and_does_not_end_the_model(tmp_path: Path) -> None:
+    model = timm.models.VisionTransformer(img_size=16, patch_size=8, embed_dim=64, depth=3, num_heads=1, num_classes=2)
+    state = model.state_dict()
+    del state["blocks.1.norm1.weight"]
+    torch.save(state, tmp_path / "model.pth")
+    with pytest.raises(WeightsError, match=r"1 tensor is missing: blocks\.1\.norm1\.weight"):
+        read_checkpoint(open_checkpoint(tmp_path / "model.pth"), tmp_path / "model.pth")
+
+
+def test_a_config_that_names_an_architecture_of_another_size_is_refused(tmp_path: Path) -> None:
+    model = timm.create_model("vit_tiny_patch16_224", depth=1, num_classes=2)
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "model.safetensors")
+    said = {"architecture": "vit_base_patch16_224", "num_classes": 2, "model_args": {"depth": 1}}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    with pytest.raises(WeightsError, match="are of two models: embed_dim 768 against 192"):
+        read_checkpoint(open_checkpoint(tmp_path), tmp_path)

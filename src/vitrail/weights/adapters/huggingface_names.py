@@ -90,7 +90,7 @@ def read_shapes(checkpoint: Checkpoint, spelling: Spelling, second_mlp_layer: st
 def _shape(checkpoint: Checkpoint, name: str, rank: int) -> tuple[int, ...]:
     shape = checkpoint.shape(name)
     if shape is None:
-        raise WeightsError(f"{checkpoint.where}: 1 tensors are missing: {name}")
+        raise WeightsError(f"{checkpoint.where}: '{name}' is missing")
     if len(shape) != rank:
         raise WeightsError(f"{checkpoint.where}: '{name}' is {shape}, which must have {rank} dimensions")
     return shape

@@ -76,7 +76,7 @@ def to_native(tensors: Mapping[str, Tensor], entries: Sequence[Entry], where: st
     """
     missing = [name for entry in entries for name in entry.foreign if name not in tensors]
     if missing:
-        raise WeightsError(f"{where}: {len(missing)} tensors are missing: {_listed(missing)}")
+        raise WeightsError(f"{where}: {tensors_are(len(missing))} missing: {_listed(missing)}")
     native = {}
     for entry in entries:
         parts = [tensors[name] for name in entry.foreign]
@@ -108,7 +108,12 @@ def require_shapes(config: ViTConfig, tensors: Mapping[str, Tensor], where: str)
         if name in tensors and tuple(tensors[name].shape) != shape
     ]
     if wrong:
-        raise WeightsError(f"{where}: {len(wrong)} tensors have another shape: {_listed(wrong, '; ')}")
+        raise WeightsError(f"{where}: {tensors_are(len(wrong))} of another shape: {_listed(wrong, '; ')}")
+
+
+def tensors_are(count: int) -> str:
+    """ "1 tensor is", "7 tensors are"."""
+    return "1 tensor is" if count == 1 else f"{count:,} tensors are"
 
 
 def _listed(items: Sequence[str], separator: str = ", ") -> str:

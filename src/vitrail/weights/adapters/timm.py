@@ -9,6 +9,7 @@ from typing import Any, Literal
 from vitrail.data.config import Preprocessing
 from vitrail.errors import ConfigError, WeightsError
 from vitrail.models.config import ViTConfig
+from vitrail.models.variants import TIMM_NAMES, get_config
 from vitrail.weights.adapters import timm_architectures as architectures
 from vitrail.weights.adapters.base import FAMILY_RULE, Adapter, Description
 from vitrail.weights.adapters.mapping import Entry
@@ -244,6 +245,10 @@ def _require_agreement(hub: _HubConfig, config: ViTConfig, tree: Tree) -> None:
         "num_classes": config.num_classes,
     }
     stated = {name: args[name] for name in found if name in args}
+    if hub.source == CONFIG and hub.architecture in TIMM_NAMES:
+        plain = get_config(hub.architecture)
+        for name, value in (("embed_dim", plain.width), ("depth", plain.depth), ("patch_size", plain.patch_size)):
+            stated.setdefault(name, value)
     if classes is not None:
         stated["num_classes"] = classes
     if hub.source == CONFIG:

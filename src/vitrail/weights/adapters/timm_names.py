@@ -15,7 +15,7 @@ from torch import Tensor
 from vitrail.errors import WeightsError
 from vitrail.layers.position_embed import sincos_2d
 from vitrail.models.config import ViTConfig
-from vitrail.weights.adapters.mapping import SAME, Codec, Entry, native_shapes
+from vitrail.weights.adapters.mapping import SAME, Codec, Entry, native_shapes, tensors_are
 from vitrail.weights.checkpoint import Checkpoint
 
 CONFIG = "config.json"
@@ -255,8 +255,8 @@ def _require_all_known(tree: Tree, entries: Sequence[Entry], explained: Callable
     if unknown:
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise WeightsError(
-            f"{tree.where}: {len(unknown)} tensors are left over: {', '.join(unknown[:_SHOWN])}{more}. The model would"
-            " compute something else without them, so it is not loaded."
+            f"{tree.where}: {tensors_are(len(unknown))} left over: {', '.join(unknown[:_SHOWN])}{more}. The model"
+            " would compute something else without them, so it is not loaded."
         )
 
 

@@ -17,7 +17,7 @@ from vitrail.models.config import Activation, ViTConfig
 from vitrail.models.variants import SIZES
 from vitrail.weights.adapters.base import FAMILY_RULE, Description
 from vitrail.weights.adapters.timm_names import KERNEL, Tree, tree_prefixes
-from vitrail.weights.checkpoint import Checkpoint
+from vitrail.weights.checkpoint import Checkpoint, count_numbered
 from vitrail.weights.labels import default_labels, unique_labels
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -79,7 +79,7 @@ def read_config(tree: Tree, stated: Stated) -> tuple[ViTConfig, dict[str, str], 
     out, in_channels, *kernel = _shape_of(tree, KERNEL, 4)
     if kernel[0] != kernel[1]:
         raise WeightsError(f"{tree.where}: '{KERNEL}' has patches of {kernel[0]}x{kernel[1]}; vitrail has square ones")
-    depth = next(i for i in range(len(tree.names) + 1) if f"blocks.{i}.norm1.weight" not in tree.names)
+    depth = count_numbered(tree.names, "blocks.{}.norm1.weight")
     if depth == 0:
         raise WeightsError(f"{tree.where}: 'blocks.0.norm1.weight' is missing")
     hidden, _ = _shape_of(tree, "blocks.0.mlp.fc1.weight", 2)
