@@ -121,3 +121,14 @@ def test_control_characters_are_shown_and_letters_of_any_script_left_alone() -> 
 )
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_download_is_counted_in_megabytes() -> None:
+    clock, stream = _Clock(), io.StringIO()
+    terminal = Terminal(stream, clock=clock)
+    events = Events(terminal)
+    for done in range(0, 31):
+        events.download(done * 1_000_000, 30_000_000)
+        clock.now += 1.0
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "downloading: 15.0 of 30.0 MB, 15 s left"

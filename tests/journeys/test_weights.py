@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hub_server import COMMIT, Hub, serving
 from PIL import Image
 
 timm = pytest.importorskip("timm")
@@ -116,3 +117,22 @@ def test_the_picture_size_is_a_choice_and_positions_follow(from_timm: Path, tmp_
     assert any("4x4 -> 6x6, bicubic antialias" in sentence for sentence in record["surgery"]), record["surgery"]
     done = vitrail("fit", "photos", *start[:4], "--image-size", "50", cwd=from_timm, code=2)
     assert "48 is one" in done.stderr
+
+
+def test_fit_begins_with_public_weights_that_it_chooses_downloads_and_names(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", side=96)
+    name = "vit_tiny_patch16_224.augreg_in21k"
+    model = timm.create_model(name.partition(".")[0], num_classes=0)
+    timm.models.save_for_hf(model, tmp_path / "published", safe_serialization=True)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "published").iterdir()}
+    repository = f"timm/{name}"
+    with serving(Hub(repositories={repository: files}, cards={repository: {"license": "apache-2.0"}})) as hub:
+        environment = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "cache"), "NO_PROXY": "127.0.0.1"}
+        done = vitrail("fit", "photos", "--minutes", "0.05", cwd=tmp_path, HF_HUB_OFFLINE="0", **environment)
+    assert f"{name}, chosen for these pictures and this machine" in done.stderr
+    assert "licence apache-2.0" in done.stderr
+    config = json.loads((tmp_path / "runs" / "photos" / "config.json").read_text())
+    assert config["weights"] == f"hf-hub:{repository}@{COMMIT}"
+    card = (tmp_path / "runs" / "photos" / "bundle" / "README.md").read_text()
+    assert f'base_model: "{repository}"' in card
+    assert "license: apache-2.0" in card

@@ -182,4 +182,6 @@ class Terminal:
 
 
 def _count(progress: Progress) -> str:
+    if progress.unit == "bytes":
+        return f"{progress.done / 1e6:,.1f} of {progress.total / 1e6:,.1f} MB"
     return f"{progress.done:,} of {progress.total:,}"

@@ -61,9 +61,7 @@ def convert(config: ConvertConfig, events: Events) -> Conversion:
     out = Path(config.out)
     if out.exists():
         raise WeightsError(f"{out}: is there already and is not overwritten; name another place")
-    bundle = load(
-        config.source, choices=config.choices, progress=lambda done, all_: events.progress("downloading", done, all_)
-    )
+    bundle = load(config.source, choices=config.choices, progress=events.download)
     certificate = bundle.certificate or certify_bundle(bundle)
     checks = _peer_checks(bundle, bundle.path, layout_of(bundle.path), events) if config.peers else []
     if config.to == BUNDLE:

@@ -91,7 +91,7 @@ def load_classifier(spec: str, events: Events) -> Bundle:
     Raises:
         WeightsError: it cannot be read, or has no head.
     """
-    bundle = load(spec, progress=lambda done, all_: events.progress("downloading", done, all_))
+    bundle = load(spec, progress=events.download)
     if bundle.certificate is not None:
         events.note(f"weights: {bundle.certificate.summary()}")
     if bundle.config.model.num_classes == 0:

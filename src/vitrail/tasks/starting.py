@@ -87,7 +87,7 @@ def find_start(
 
 
 def load_start(weights: str, events: Events) -> Start:
-    bundle = load(weights, progress=lambda done, all_: events.progress("downloading", done, all_))
+    bundle = load(weights, progress=events.download)
     if bundle.certificate is not None:
         events.note(f"starting weights: {bundle.certificate.summary()}; {STARTING_FILE} says all")
     elif bundle.config.licence is not None:

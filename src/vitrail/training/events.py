@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from vitrail.errors import ConfigError, RunError
 
@@ -23,6 +23,7 @@ class Progress:
     done: int
     total: int
     values: Mapping[str, float] = field(default_factory=dict)
+    unit: Literal["", "bytes"] = ""  # of what is counted; things that need no unit have none
 
 
 class Sink(Protocol):
@@ -61,6 +62,11 @@ class Events:
         progress = Progress(phase, done, total, values)
         for sink in self.sinks:
             sink.progress(progress)
+
+    def download(self, done: int, total: int) -> None:
+        """Bytes that have arrived, of those that will."""
+        for sink in self.sinks:
+            sink.progress(Progress("downloading", done, total, unit="bytes"))
 
     def close(self) -> None:
         for sink in self.sinks:
