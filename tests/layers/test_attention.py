@@ -118,3 +118,19 @@ def test_the_probe_does_not_see_the_order_of_the_tokens() -> None:
     tokens = torch.randn(2, 5, 8)
     assert pool(tokens).shape == (2, 8)
     torch.testing.assert_close(pool(tokens.flip(1)), pool(tokens), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("relative_length", [None, 6])
+def test_causal_attention_keeps_later_tokens_out_of_earlier_ones(relative_length: int | None) -> None:
+    torch.manual_seed(0)
+    attention = Attention(8, 2, relative_length=relative_length)
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    tokens = torch.randn(2, 6, 8)
+    changed = tokens.clone()
+    changed[:, 4:] += 1.0
+    before, after = attention(tokens, is_causal=True), attention(changed, is_causal=True)
+    torch.testing.assert_close(before[:, :4], after[:, :4], rtol=0, atol=0)
+    assert not torch.allclose(attention(tokens)[:, :4], attention(changed)[:, :4])
+    # The last token sees everything either way.
+    torch.testing.assert_close(before[:, -1], attention(tokens)[:, -1])

@@ -12,7 +12,14 @@ from vitrail.layers.initialization import xavier_uniform_, zero_bias_
 from vitrail.layers.position_embed import RelativePositions
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, dropout_rate: float = 0.0) -> Tensor:
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None = None,
+    dropout_rate: float = 0.0,
+    is_causal: bool = False,
+) -> Tensor:
     """softmax(query key^T / sqrt(head_dim) + bias) value, through the fused kernel.
 
     Args:
@@ -20,11 +27,17 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
         key, value: (batch, heads, keys, head_dim).
         bias: added to the logits, broadcastable to (batch, heads, queries, keys).
         dropout_rate: of the attention weights; the caller passes 0 outside training.
+        is_causal: a query sees the keys up to its own place alone.
 
     Returns:
         (batch, heads, queries, head_dim).
     """
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout_rate)
+    if is_causal and bias is not None:  # the kernel takes one or the other
+        later = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).triu(1)
+        bias, is_causal = bias.masked_fill(later, float("-inf")), False
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=bias, dropout_p=dropout_rate, is_causal=is_causal
+    )
 
 
 def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -101,9 +114,13 @@ class Attention(nn.Module):
         query, key, _ = self.split_heads(tokens)
         return attention_weights(query, key, self._bias(query))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens, width) -> (batch, tokens, width)."""
+    def forward(self, tokens: Tensor, is_causal: bool = False) -> Tensor:
+        """(batch, tokens, width) -> (batch, tokens, width).
+
+        Args:
+            is_causal: a token sees itself and those before it alone.
+        """
         query, key, value = self.split_heads(tokens)
         rate = self.attention_dropout_rate if self.training else 0.0
-        heads = attend(query, key, value, self._bias(query), rate)
+        heads = attend(query, key, value, self._bias(query), rate, is_causal)
         return self.proj_drop(self.proj(heads.transpose(1, 2).flatten(2)))

@@ -95,12 +95,16 @@ class Block(nn.Module):
         """The block's input (batch, tokens, width) -> its attention weights (batch, heads, tokens, tokens)."""
         return self.attn.attention_weights(self.norm1(tokens) if self.style == "pre_norm" else tokens)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens, width) -> (batch, tokens, width)."""
+    def forward(self, tokens: Tensor, is_causal: bool = False) -> Tensor:
+        """(batch, tokens, width) -> (batch, tokens, width).
+
+        Args:
+            is_causal: a token sees itself and those before it alone.
+        """
         if self.style == "pre_norm":
-            tokens = tokens + self.drop_path1(self.ls1(self.attn(self.norm1(tokens))))
+            tokens = tokens + self.drop_path1(self.ls1(self.attn(self.norm1(tokens), is_causal)))
             return tokens + self.drop_path2(self.ls2(self.mlp(self.norm2(tokens))))
-        tokens = self.norm1(tokens + self.drop_path1(self.ls1(self.attn(tokens))))
+        tokens = self.norm1(tokens + self.drop_path1(self.ls1(self.attn(tokens, is_causal))))
         return self.norm2(tokens + self.drop_path2(self.ls2(self.mlp(tokens))))
 
 

@@ -134,21 +134,26 @@ class VisionTransformer(nn.Module):
         self._check(images)
         return self.assemble(self.patch_embed(images))
 
-    def encode(self, tokens: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor, *, is_causal: bool = False) -> Tensor:
         """z_0 (batch, tokens, width) -> the tokens after the last block and the final norm, same shape.
 
         Any subset of the tokens will do, unless positions are added in every layer or are relative.
+
+        Args:
+            is_causal: a token sees itself and those before it alone: for training by prediction of the next patch.
         """
         positions = self.positions()
         for index, block in enumerate(self.blocks):
-            tokens = self._run_block(index, block, tokens, positions)
+            tokens = self._run_block(index, block, tokens, positions, is_causal)
         return self.norm(tokens)
 
-    def _run_block(self, index: int, block: nn.Module, tokens: Tensor, positions: Tensor | None) -> Tensor:
+    def _run_block(
+        self, index: int, block: nn.Module, tokens: Tensor, positions: Tensor | None, is_causal: bool = False
+    ) -> Tensor:
         tokens = self._block_input(index, tokens, positions)
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(block, tokens, use_reentrant=False)
-        return block(tokens)
+            return checkpoint(block, tokens, is_causal, use_reentrant=False)
+        return block(tokens, is_causal)
 
     def _block_input(self, index: int, tokens: Tensor, positions: Tensor | None) -> Tensor:
         if index == 0 or positions is None or self.config.position_placement == "input":
