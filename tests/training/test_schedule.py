@@ -76,3 +76,11 @@ def test_given_steps_take_the_place_of_epochs_and_still_leave_room_after_the_war
 def test_a_rhythm_of_zero_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"evaluate_every_epochs 0\.0"):
         make_plan(replace(CONFIG, evaluate_every_epochs=0.0), steps_per_epoch=10)
+
+
+def test_a_stair_falls_tenfold_at_three_six_and_nine_tenths() -> None:
+    rates = [learning_rate_at(step, peak=1.0, total_steps=500, warmup_steps=100, decay="stair") for step in range(500)]
+    assert rates[50] == 0.5
+    assert [rates[149], rates[150], rates[299], rates[300], rates[449], rates[450]] == pytest.approx(
+        [1.0, 0.1, 0.1, 0.01, 0.01, 0.001]
+    )

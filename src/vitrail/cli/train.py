@@ -28,6 +28,8 @@ class Train:
     """What to start from: a bundle, a run, a weights file, a name of `vitrail models --weights`, hf-hub:owner/name."""
     out: str | None = None
     """The run folder; runs/<name of the data> by default. An existing one is never overwritten."""
+    scale: float = 1.0
+    """Shrinks a recipe: so many times its updates, and its pictures an update; the schedule keeps its shape."""
     list: bool = False
     """List the recipes."""
     json: bool = False
@@ -92,6 +94,7 @@ def _from_recipe(name: str, command: Train, rest: list[str]) -> TrainConfig:
     from vitrail.data.config import DataConfig, Preprocessing
     from vitrail.models.config import ViTConfig
     from vitrail.recipes import Situation, StartingWeights, get_recipe
+    from vitrail.recipes.scaling import shrink
 
     recipe, prog = get_recipe(name), f"{PROG} {name}"
     if command.weights is not None:
@@ -102,7 +105,7 @@ def _from_recipe(name: str, command: Train, rest: list[str]) -> TrainConfig:
         start = StartingWeights(command.weights or "BUNDLE", ViTConfig(), Preprocessing())
     made_up = Situation(data=DataConfig(source=command.data or "PHOTOS"), start=start)
     description = f"{inspect.getdoc(recipe) or ''}\n\nUsage: {prog} --data PHOTOS [--out FOLDER] [--json] [OPTIONS]"
-    override(recipe(made_up), rest, prog, description)
+    override(shrink(recipe(made_up), command.scale)[0], rest, prog, description)
     if command.data is None:
         raise UsageError(f"--data is missing: name the pictures (`{prog} --data PHOTOS`).")
     from vitrail.tasks.situation import situation
@@ -115,7 +118,10 @@ def _from_recipe(name: str, command: Train, rest: list[str]) -> TrainConfig:
         spec = pinned(command.weights, brought)
         real = replace(real, start=StartingWeights(spec, brought.config.model, brought.config.preprocessing))
         rest[0] = f"--weights={spec}"
-    return override(recipe(real), rest, prog)
+    config, changes = shrink(recipe(real), command.scale)
+    for change in changes:
+        Terminal().note(f"scale {command.scale:g}: {change}")
+    return override(config, rest, prog)
 
 
 def _list(as_json: bool) -> None:

@@ -8,6 +8,31 @@ from dataclasses import dataclass
 from vitrail.errors import ConfigError, did_you_mean
 from vitrail.recipes.finetune import finetune
 from vitrail.recipes.from_scratch import digits_vit, photos, small_photos, small_pictures
+from vitrail.recipes.paper_finetuning import (
+    bit_hyperrule,
+    finetune_cifar,
+    finetune_imagenet,
+    finetune_imagenet_large,
+    finetune_small,
+    finetune_vtab,
+)
+from vitrail.recipes.paper_pretraining import (
+    augreg_light1,
+    augreg_light2,
+    augreg_medium1,
+    augreg_medium2,
+    augreg_none,
+    augreg_strong1,
+    augreg_strong2,
+    deit_s16,
+    plain_vit_s16,
+    vit_huge_large_data,
+    vit_imagenet,
+    vit_imagenet21k,
+    vit_large_data,
+    vit_large_imagenet21k,
+    vit_large_large_data,
+)
 from vitrail.recipes.situation import Situation, StartingWeights
 from vitrail.training.config import TrainConfig
 
@@ -19,6 +44,27 @@ RECIPES: dict[str, Recipe] = {
     "small_photos": small_photos,
     "photos": photos,
     "finetune": finetune,
+    "vit_imagenet": vit_imagenet,
+    "vit_imagenet21k": vit_imagenet21k,
+    "vit_large_imagenet21k": vit_large_imagenet21k,
+    "vit_large_data": vit_large_data,
+    "vit_large_large_data": vit_large_large_data,
+    "vit_huge_large_data": vit_huge_large_data,
+    "augreg_none": augreg_none,
+    "augreg_light1": augreg_light1,
+    "augreg_light2": augreg_light2,
+    "augreg_medium1": augreg_medium1,
+    "augreg_medium2": augreg_medium2,
+    "augreg_strong1": augreg_strong1,
+    "augreg_strong2": augreg_strong2,
+    "plain_vit_s16": plain_vit_s16,
+    "deit_s16": deit_s16,
+    "finetune_imagenet": finetune_imagenet,
+    "finetune_imagenet_large": finetune_imagenet_large,
+    "finetune_cifar": finetune_cifar,
+    "finetune_small": finetune_small,
+    "finetune_vtab": finetune_vtab,
+    "bit_hyperrule": bit_hyperrule,
 }
 
 __all__ = ["RECIPES", "Choice", "Recipe", "Situation", "StartingWeights", "choose", "get_recipe"]

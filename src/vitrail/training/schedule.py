@@ -16,7 +16,7 @@ def learning_rate_at(
     peak: float,
     total_steps: int,
     warmup_steps: int = 0,
-    decay: Literal["cosine", "linear", "constant"] = "cosine",
+    decay: Literal["cosine", "linear", "constant", "stair"] = "cosine",
     end: float = 0.0,
 ) -> float:
     """The learning rate of update number `step`, counted from 0: with a warm-up the first update has rate 0.
@@ -39,8 +39,10 @@ def learning_rate_at(
         rate = end + (peak - end) * (1 - progress)
     elif decay == "constant":
         rate = peak
+    elif decay == "stair":
+        rate = peak * 0.1 ** sum(10 * step >= tenths * total_steps for tenths in (3, 6, 9))
     else:
-        raise ValueError(f"decay {decay!r} is none of cosine, linear, constant")
+        raise ValueError(f"decay {decay!r} is none of cosine, linear, constant, stair")
     return rate * min(1.0, step / warmup_steps) if warmup_steps else rate
 
 
