@@ -20,7 +20,8 @@ FLOORS = {
 NEVER = [("layers", "models"), ("data", "weights"), ("objectives", "training")]
 # Files of these folders ignore their siblings; the named ones may be known by, or know, all the others.
 STRANGERS = {
-    "objectives": {"__init__", "config", "base", "registry"},
+    # patch_prediction.py is the base of those that predict patches.
+    "objectives": {"__init__", "config", "base", "registry", "patch_prediction"},
     "evaluators": {"__init__", "evaluation"},  # evaluation.py assembles the others
     "data.sources": {"__init__", "base", "pictures"},  # pictures.py is no data set: unlabelled pictures to predict
     "inspection": {"__init__"},

@@ -62,6 +62,13 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in arguments:
             return None
         kinds = [kind for kind in arguments if kind is not type(None)]
+        named = _by_name(kinds)
+        if named:
+            # What was written before there was a choice has no name: it is the first kind.
+            name = value.get("kind", next(iter(named))) if isinstance(value, dict) else None
+            if name not in named:
+                raise ConfigError(f"{where}: kind {name!r} is none of {', '.join(named)}")
+            return _typed(named[name], value, where)
         for kind in kinds[:-1]:
             try:
                 return _typed(kind, value, where)
@@ -86,6 +93,17 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if hint is Any or (type(value) is hint):
         return value
     raise ConfigError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {value!r}")
+
+
+def _by_name(kinds: list[Any]) -> dict[str, Any]:
+    """Dataclasses that each say what they are in a field `kind`, by its default; empty where one does not."""
+    named = {}
+    for kind in kinds:
+        fields = {field.name: field for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
+        if "kind" not in fields:
+            return {}
+        named[str(fields["kind"].default)] = kind
+    return named if len(named) > 1 else {}
 
 
 def _typed_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from vitrail.data.facts import describe
 from vitrail.data.sources import absolute_spec, open_source
 from vitrail.data.split import TRAIN, VALIDATION
 from vitrail.errors import ConfigError
+from vitrail.objectives.config import SupervisedConfig
 from vitrail.recipes import Situation, choose, get_recipe
 from vitrail.tasks.floor import Floor, floor_from_json, measure_floor
 from vitrail.tasks.prepare import (
@@ -86,7 +87,7 @@ def fit(config: FitConfig, events: Events, command: str = "") -> RunResult:
         recipe = replace(get_recipe(choice.recipe)(given), tensorboard=config.tensorboard)
         if config.image_size is not None:
             recipe = at_size(recipe, config.image_size)
-        if not config.balance and validation_is_more_even(prepared):
+        if isinstance(recipe.objective, SupervisedConfig) and not config.balance and validation_is_more_even(prepared):
             recipe = replace(recipe, objective=replace(recipe.objective, prior_strength=1.0))
             events.note(
                 "classes: the validation pictures are spread more evenly over them than the training pictures;"

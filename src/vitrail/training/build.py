@@ -7,11 +7,25 @@ from collections.abc import Sequence
 import torch
 
 from vitrail.models.vit import VisionTransformer
+from vitrail.objectives.base import Objective
+from vitrail.objectives.config import MaskedPatchesConfig, NextPatchConfig
+from vitrail.objectives.masked_patches import MaskedPatches
+from vitrail.objectives.next_patch import NextPatch
 from vitrail.objectives.supervised import Supervised
 from vitrail.training.averaging import Averaged
 from vitrail.training.config import TrainConfig
 from vitrail.training.optimizer import build_optimizer
 from vitrail.training.run_state import RunState
+
+
+def build_objective(config: TrainConfig, model: VisionTransformer, class_counts: Sequence[int]) -> Objective:
+    """The loss that `config.objective` describes, around `model`. `class_counts` as in `build_state`."""
+    objective = config.objective
+    if isinstance(objective, MaskedPatchesConfig):
+        return MaskedPatches(model, objective, config.preprocessing)
+    if isinstance(objective, NextPatchConfig):
+        return NextPatch(model, objective, config.preprocessing)
+    return Supervised(model, objective, config.batch_augmentation, config.preprocessing, class_counts)
 
 
 def build_state(
@@ -24,9 +38,7 @@ def build_state(
         class_counts: training pictures of each class.
     """
     model.gradient_checkpointing = config.checkpointing
-    objective = Supervised(model, config.objective, config.batch_augmentation, config.preprocessing, class_counts).to(
-        device
-    )
+    objective = build_objective(config, model, class_counts).to(device)
     rate = config.averaging.rate
     return RunState(
         objective=objective,

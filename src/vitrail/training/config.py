@@ -8,7 +8,7 @@ from typing import Literal
 from vitrail.data.config import Augmentation, BatchAugmentation, DataConfig, LoaderConfig, Preprocessing
 from vitrail.errors import ConfigError
 from vitrail.models.config import ViTConfig
-from vitrail.objectives.config import SupervisedConfig
+from vitrail.objectives.config import ObjectiveConfig, SupervisedConfig
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TrainConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
     batch_augmentation: BatchAugmentation = field(default_factory=BatchAugmentation)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
-    objective: SupervisedConfig = field(default_factory=SupervisedConfig)
+    objective: ObjectiveConfig = field(default_factory=SupervisedConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
@@ -89,6 +89,8 @@ class TrainConfig:
             raise ConfigError(
                 f"batch_size {self.batch_size} is not divisible by accumulation_steps {self.accumulation_steps}"
             )
+        if not isinstance(self.objective, SupervisedConfig):
+            self._check_without_labels()
         if self.model.image_size != self.preprocessing.image_size:
             raise ConfigError(
                 f"model.image_size {self.model.image_size} is not preprocessing.image_size"
@@ -98,4 +100,18 @@ class TrainConfig:
             raise ConfigError(
                 f"model.in_channels {self.model.in_channels} is not the number of preprocessing.mean values"
                 f" ({self.preprocessing.num_channels})"
+            )
+
+    def _check_without_labels(self) -> None:
+        kind = self.objective.kind
+        if self.model.num_classes:
+            raise ConfigError(
+                f"model.num_classes {self.model.num_classes}: objective '{kind}' has no classes; set it to 0"
+            )
+        if self.batch_augmentation != BatchAugmentation():
+            raise ConfigError(f"batch_augmentation mixes labels, which objective '{kind}' has not; leave it off")
+        if self.averaging.rate is not None:
+            raise ConfigError(
+                f"averaging.rate {self.averaging.rate}: objective '{kind}' is evaluated with networks of its own, which"
+                " are not averaged; set it to None"
             )
