@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import data_sets, loading, main_job, start_up
+from benchmarks import data_sets, few_shot, loading, main_job, start_up
 from benchmarks.measure import Row, print_rows
 
 BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
     "memory": data_sets.measure_memory,
     "check": data_sets.measure_check,
     "loading": loading.measure_loading,
+    "few-shot": few_shot.measure_few_shot,
     "digits": main_job.measure_digits,
     "clothing": main_job.measure_clothing,
 }
