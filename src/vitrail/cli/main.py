@@ -56,6 +56,12 @@ def _convert() -> Run:
     return run
 
 
+def _study() -> Run:
+    from vitrail.cli.study import run
+
+    return run
+
+
 COMMANDS: dict[str, tuple[str, Callable[[], Run]]] = {
     "fit": ("turn a folder of pictures into a trained, checked classifier", _fit),
     "predict": ("name what is in pictures, with probabilities", _predict),
@@ -63,6 +69,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], Run]]] = {
     "check": ("say what is wrong with a data set, before anyone trains on it", _check),
     "train": ("run a recipe by name, with any of its fields changed", _train),
     "convert": ("read weights of any published layout and write them in another, with proof", _convert),
+    "study": ("compare models that differ in one thing, on your own pictures", _study),
     "models": ("list the Vision Transformers that can be built, or the public weights", _models),
 }
 

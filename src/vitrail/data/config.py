@@ -29,10 +29,14 @@ class DataConfig:
     validation_share: float = 0.15  # of each class, where the source gives no validation split
     test_share: float = 0.15  # of each class, where the source gives no test split
     seed: int = 0  # of the split alone, so that runs with other training seeds share their test pictures
+    # Of the training pictures of each class; smaller shares lie inside larger ones. For studies of the amount of data.
+    train_share: float = 1.0
     strict: bool = False  # refuse a data set with broken, contradictory or leaking pictures
 
     def __post_init__(self) -> None:
-        _check_rates(self, "validation_share", "test_share")
+        _check_rates(self, "validation_share", "test_share", "train_share")
+        if self.train_share == 0:
+            raise ConfigError("train_share 0 leaves nothing to train on")
         if self.validation_share + self.test_share >= 1:
             raise ConfigError(
                 f"validation_share {self.validation_share} and test_share {self.test_share} leave nothing to train on"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,31 @@ def prepare_data(source: Source, config: DataConfig, events: Events) -> Prepared
         config=config,
     )
     prepared = PreparedData(source, splits, report.fingerprint, report.to_json(), report)
+    prepared = restrict_training(prepared, config)
     _require_every_split(prepared)
     return prepared
+
+
+def restrict_training(prepared: PreparedData, config: DataConfig) -> PreparedData:
+    """Keep config.train_share of the training pictures of each class, at least one; the others belong to no split.
+
+    They are taken in the order of a hash of their name and the seed, so that a smaller share lies inside a larger one.
+    """
+    if config.train_share == 1.0:
+        return prepared
+    source, splits = prepared.source, prepared.splits.copy()
+    rows = prepared.indices(TRAIN)
+    ranks = np.array([_rank(source.key(int(index)), config.seed) for index in rows], dtype=np.uint64)
+    for label in np.unique(source.labels[rows]):
+        own = np.flatnonzero(source.labels[rows] == label)
+        num_kept = max(1, round(config.train_share * len(own)))
+        splits[rows[own[np.argsort(ranks[own], kind="stable")[num_kept:]]]] = UNASSIGNED
+    return replace(prepared, splits=splits)
+
+
+def _rank(key: str, seed: int) -> int:
+    text = f"{seed}:{key}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 def _require_every_split(prepared: PreparedData) -> None:

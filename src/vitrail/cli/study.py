@@ -1,0 +1,61 @@
+"""`vitrail study NAME --data PHOTOS`: the paper's controlled comparisons on one's own pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tyro.conf import Positional
+
+from vitrail.cli.output import percent, write_columns, write_json, write_line
+from vitrail.cli.parsing import UsageError, parse, typed
+from vitrail.cli.terminal import Terminal
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table of runs that differ in one thing, each with several seeds and the same updates.
+
+    Studies: positions, pooling, data-size, shape. A study that was stopped goes on when it is started again: finished
+    runs are kept.
+    """
+
+    name: Positional[str] = ""
+    """Which one."""
+    data: str | None = None
+    """The pictures, as for `vitrail fit`."""
+    seeds: int = 3
+    """Runs of each cell."""
+    steps: int = 600
+    """Updates of 64 pictures, of every run."""
+    out: str | None = None
+    """A folder; runs/study-<name>-<data> by default."""
+    json: bool = False
+    """The result as JSON."""
+
+
+def run(arguments: list[str]) -> int:
+    command = parse(Study, arguments, prog="vitrail study")
+    if not command.name or command.data is None:
+        raise UsageError("name a study and the pictures (`vitrail study positions --data PHOTOS`).")
+    from vitrail.report.study_page import verdict, write_study_page
+    from vitrail.tasks.study import StudyConfig, mean_and_spread, run_study
+    from vitrail.training.events import Events
+
+    config = StudyConfig(command.name, command.data, command.seeds, command.steps, command.out)
+    with Events(Terminal()) as events:
+        result = run_study(config, events, typed("study", arguments))
+    page = result.folder / "study.html"
+    write_study_page(result, page)
+    if command.json:
+        write_json(result.to_json())
+        return 0
+    rows = [["", "test accuracy", "spread", "parameters", "GMACs"]]
+    for cell, runs in result.by_cell().items():
+        mean, spread = mean_and_spread(runs)
+        rows.append([cell, percent(mean), f"{100 * spread:.1f}", f"{runs[0].parameters:,}", f"{runs[0].gmacs:.3f}"])
+    write_columns(rows, right=(1, 2, 3, 4))
+    said = verdict(result).replace("\u00a0", " ")
+    write_line(f"\n{result.study.question} {said}")
+    write_line(f"Without any training: {result.floor} {percent(result.floor_accuracy)}.")
+    write_line(f"Table: {result.folder / 'study.csv'}, page: {page}")
+    return 0

@@ -1,0 +1,233 @@
+"""A study: a table of runs that differ in one thing, each with several seeds, kept run by run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitrail.configuration import to_dict
+from vitrail.data.config import DataConfig
+from vitrail.data.sources import absolute_spec, open_source
+from vitrail.errors import ConfigError, RunError, WeightsError
+from vitrail.models.costs import count_macs, count_parameters
+from vitrail.recipes.studies import Study, base_config, get_study
+from vitrail.storage import write_file, write_json
+from vitrail.tasks.floor import Floor, measure_floor
+from vitrail.tasks.prepare import PreparedData, describe_splits, prepare_data, restrict_training, write_data_record
+from vitrail.tasks.result import finish
+from vitrail.tasks.run import Run, resolved
+from vitrail.tasks.situation import situation
+from vitrail.tasks.timing import Stopwatch
+from vitrail.training.config import TrainConfig
+from vitrail.training.events import Events
+from vitrail.training.precision import run_trial
+from vitrail.training.run_folder import describe_run, lock_run
+from vitrail.training.run_state import load_latest_checkpoint
+from vitrail.weights.bundle import read_bundle_config
+
+STUDY_FILE, TABLE_FILE = "study.json", "study.csv"
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    name: str  # one of recipes.studies.STUDIES
+    data: str  # as DataConfig.source
+    seeds: int = 3
+    steps: int = 600  # updates of every run: equal compute where the cells are of equal size
+    out: str | None = None  # a folder; one that holds this study already is gone on with
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1 or self.steps < 1:
+            raise ConfigError(f"seeds {self.seeds} and steps {self.steps} must be at least 1")
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One finished run."""
+
+    cell: str
+    seed: int
+    test_accuracy: float
+    validation_accuracy: float
+    parameters: int
+    gmacs: float
+    folder: str
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    name: str
+    study: Study
+    data: str
+    folder: Path
+    steps: int
+    runs: tuple[StudyRun, ...]
+    floor: str  # name of the best floor
+    floor_accuracy: float  # on the test pictures
+
+    def by_cell(self) -> dict[str, list[StudyRun]]:
+        cells: dict[str, list[StudyRun]] = {}
+        for run in self.runs:
+            cells.setdefault(run.cell, []).append(run)
+        return cells
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "study": self.name,
+            "question": self.study.question,
+            "data": self.data,
+            "folder": str(self.folder),
+            "steps": self.steps,
+            "floor": self.floor,
+            "floor_test_accuracy": self.floor_accuracy,
+            "cells": [
+                {
+                    "cell": cell,
+                    "test_accuracy_mean": mean_and_spread(runs)[0],
+                    "test_accuracy_spread": mean_and_spread(runs)[1],
+                    "test_accuracies": [run.test_accuracy for run in runs],
+                    "parameters": runs[0].parameters,
+                    "gmacs": runs[0].gmacs,
+                }
+                for cell, runs in self.by_cell().items()
+            ],
+        }
+
+
+def mean_and_spread(runs: list[StudyRun]) -> tuple[float, float]:
+    """Mean and sample standard deviation of the test accuracy; the latter is 0 of a single run."""
+    values = np.array([run.test_accuracy for run in runs])
+    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
+def run_study(config: StudyConfig, events: Events, command: str = "") -> StudyResult:
+    """Run what is not finished yet, and write the table. Every cell sees the same seeds, pictures and updates.
+
+    Raises:
+        DataError, RunError, NonFiniteError, Interrupted: each says what to do next; finished runs are kept.
+    """
+    study = get_study(config.name)
+    data = DataConfig(source=absolute_spec(config.data))
+    source = open_source(config.data)
+    base = base_config(situation(data, source), config.steps)
+    folder = _folder(config, source.name)
+    with lock_run(folder):
+        _require_same(folder, config, base)
+        prepared = prepare_data(source, data, events)
+        events.note(f"data: {describe_splits(prepared)}")
+        floor = measure_floor(prepared, None, 0)
+        base = resolved(base, prepared)
+        base = _settle(base, prepared, events)
+        cells = study.cells(base)
+        names = [(cell, seed) for seed in range(config.seeds) for cell in cells]
+        for number, (cell, seed) in enumerate(names):
+            events.note(f"run {number + 1} of {len(names)}: {cell}, seed {seed}")
+            place = folder / f"{_plain(cell)}-seed-{seed}"
+            if not _is_finished(place):
+                _run(replace(cells[cell], seed=seed), prepared, floor, place, events, command)
+        runs = tuple(_finished(cell, seed, folder / f"{_plain(cell)}-seed-{seed}") for seed in range(config.seeds)
+                     for cell in cells)  # fmt: skip
+        best = floor.best
+        result = StudyResult(config.name, study, source.name, folder, config.steps, runs, best.name, best.test_accuracy)
+        _write_table(result)
+    return result
+
+
+def _folder(config: StudyConfig, data: str) -> Path:
+    folder = Path(config.out) if config.out is not None else Path("runs") / f"study-{config.name}-{_plain(data)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be created ({error.strerror}); choose another --out") from error
+    return folder
+
+
+def _require_same(folder: Path, config: StudyConfig, base: TrainConfig) -> None:
+    """A study goes on only as it began: the same question, data, updates and settings."""
+    path = folder / STUDY_FILE
+    now = {"study": config.name, "steps": config.steps, "base": to_dict(base)}
+    now = json.loads(json.dumps(now))
+    if path.exists():
+        try:
+            before = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: damaged ({error}); choose another --out") from error
+        if before != now:
+            raise RunError(f"{folder}: holds another study, or this one with other settings; choose another --out")
+    elif any(folder.glob("[!.]*")):
+        raise RunError(f"{folder}: holds something else; choose another --out")
+    else:
+        write_json(path, now)
+
+
+def _settle(base: TrainConfig, prepared: PreparedData, events: Events) -> TrainConfig:
+    """Precision and threads by one trial for all: cells that differ in them would differ in two things."""
+    run = Run(base, prepared, events)
+    trial = run_trial(run.state.objective, run.loader, base, 3.0)
+    return replace(base, precision=trial.precision, num_threads=trial.num_threads)
+
+
+def _run(config: TrainConfig, prepared: PreparedData, floor: Floor, place: Path, events: Events, command: str) -> None:
+    place.mkdir(exist_ok=True)
+    watch = Stopwatch()
+    prepared = restrict_training(prepared, config.data)
+    checkpoint, skipped = load_latest_checkpoint(place) if (place / "checkpoints").is_dir() else (None, [])
+    for sentence in skipped:
+        events.warning(sentence)
+    run = Run(config, prepared, events)
+    if checkpoint is None:
+        describe_run(place, config, command)
+        write_data_record(place, prepared, floor.to_json(prepared))
+    else:
+        run.restore(checkpoint)
+    run.events = Events(*events.sinks)
+    try:
+        with watch.phase("training"):
+            run.train(place)
+        with watch.phase("evaluation"):
+            finish(run, place, floor, watch.phases, command)
+    finally:
+        for sink in run.events.sinks[len(events.sinks) :]:
+            sink.close()  # the files of this run, which do not listen to the next one
+
+
+def _is_finished(place: Path) -> bool:
+    with suppress(WeightsError):
+        read_bundle_config(place)
+        return True
+    return False
+
+
+def _finished(cell: str, seed: int, place: Path) -> StudyRun:
+    bundle = read_bundle_config(place)
+    return StudyRun(
+        cell,
+        seed,
+        float(bundle.metrics["test_accuracy"]),
+        float(bundle.metrics["validation_accuracy"]),
+        count_parameters(bundle.model),
+        round(count_macs(bundle.model) / 1e9, 6),
+        place.name,
+    )
+
+
+def _write_table(result: StudyResult) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["cell", "seed", "test_accuracy", "validation_accuracy", "parameters", "gmacs", "folder"])
+    for run in result.runs:
+        figures = (f"{run.test_accuracy:.6f}", f"{run.validation_accuracy:.6f}", run.parameters, run.gmacs)
+        writer.writerow([run.cell, run.seed, *figures, run.folder])
+    write_file(result.folder / TABLE_FILE, text.getvalue().encode())
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")

@@ -1,0 +1,148 @@
+"""Studies: cells that differ in one thing, nested shares of the data, and a table that survives being killed."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vitrail.data.config import DataConfig
+from vitrail.data.facts import DataFacts
+from vitrail.data.sources import open_source
+from vitrail.data.split import TRAIN
+from vitrail.errors import ConfigError, RunError
+from vitrail.models.costs import count_macs
+from vitrail.models.vit import VisionTransformer
+from vitrail.recipes import Situation
+from vitrail.recipes.studies import STUDIES, base_config, get_study
+from vitrail.report.study_page import render_study
+from vitrail.tasks.prepare import prepare_data, restrict_training
+from vitrail.tasks.study import StudyConfig, run_study
+from vitrail.training.events import Events
+
+VITRAIL = str(Path(sys.executable).parent / "vitrail")
+# Study -> what its cells may differ in.
+DIFFERENCES = {
+    "positions": {"model.position_embedding", "model.position_placement"},
+    "pooling": {"model.pooling", "model.class_token", "optimizer.learning_rate"},
+    "data-size": {"data.train_share"},
+    "shape": {"model.width", "model.depth", "model.num_heads", "model.mlp_size", "model.patch_size"},
+}
+
+
+def flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (32, 32), (500, 400)])
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_cells_of_a_study_differ_in_what_it_asks_about_and_in_nothing_else(
+    name: str, size: tuple[int, int]
+) -> None:
+    base = base_config(Situation(DataConfig("x"), DataFacts(picture_size=size)), steps=10)
+    cells = STUDIES[name].cells(base)
+    assert len(cells) > 1
+    for config in cells.values():
+        before, after = flat(asdict(base)), flat(asdict(config))
+        assert {field for field in before if before[field] != after[field]} <= DIFFERENCES[name]
+        VisionTransformer(config.model, initialize=False)
+    assert len({str(asdict(config)) for config in cells.values()}) == len(cells)
+
+
+def test_the_positions_are_the_eight_cells_of_the_papers_table_at_equal_compute() -> None:
+    base = base_config(Situation(DataConfig("x"), DataFacts(picture_size=(28, 28))), steps=10)
+    cells = STUDIES["positions"].cells(base)
+    assert len(cells) == 8
+    relative = count_macs(cells.pop("relative").model)  # a second product of the queries, with the offsets
+    macs = {count_macs(config.model) for config in cells.values()}
+    assert len(macs) == 1
+    assert relative / macs.pop() < 1.5
+
+
+def test_a_smaller_share_of_the_training_pictures_lies_inside_a_larger_one() -> None:
+    with Events() as events:
+        prepared = prepare_data(open_source("digits"), DataConfig("digits"), events)
+    sets = [
+        set(restrict_training(prepared, DataConfig("digits", train_share=share)).indices(TRAIN).tolist())
+        for share in (0.01, 0.1, 0.5, 1.0)
+    ]
+    for small, large in itertools.pairwise(sets):
+        assert small < large
+    tenth = restrict_training(prepared, DataConfig("digits", train_share=0.1))
+    assert (tenth.class_counts(TRAIN) == np.rint(0.1 * prepared.class_counts(TRAIN))).all()
+    assert (tenth.class_counts(1) == prepared.class_counts(1)).all()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study") / "pooling"
+    with Events() as events:
+        run_study(StudyConfig("pooling", "digits", seeds=2, steps=3, out=str(folder)), events)
+    return folder
+
+
+def test_a_study_is_a_table_and_a_page(study: Path) -> None:
+    with (study / "study.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    assert {row["seed"] for row in rows} == {"0", "1"}
+    for row in rows:
+        metrics = json.loads((study / row["folder"] / "bundle" / "config.json").read_text())["metrics"]
+        assert float(row["test_accuracy"]) == pytest.approx(metrics["test_accuracy"], abs=1e-6)
+
+
+def test_a_study_that_goes_on_keeps_what_is_finished_and_refuses_other_settings(study: Path) -> None:
+    bundles = sorted(study.glob("*/bundle/model.safetensors"))
+    assert len(bundles) == 8
+    before = {path: path.stat().st_mtime_ns for path in bundles}
+    (bundles[0].parent / "config.json").unlink()  # a run that had not ended
+    with Events() as events:
+        result = run_study(StudyConfig("pooling", "digits", seeds=2, steps=3, out=str(study)), events)
+        changed = [path for path in bundles if path.stat().st_mtime_ns != before[path]]
+        assert changed == [bundles[0]]
+        page = render_study(result)
+        assert page.count("<circle") == 8
+        assert "<script" not in page
+        with pytest.raises(RunError, match="other settings"):
+            run_study(StudyConfig("pooling", "digits", seeds=2, steps=4, out=str(study)), events)
+
+
+def test_a_killed_study_keeps_its_finished_runs(tmp_path: Path) -> None:
+    arguments = [VITRAIL, "study", "data-size", "--data", "digits", "--seeds", "1", "--steps", "20", "--out", "s"]
+    process = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    first = tmp_path / "s" / "3-of-the-pictures-seed-0" / "bundle" / "config.json"
+    limit = time.monotonic() + 120
+    while not first.exists():
+        assert time.monotonic() < limit
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = first.read_bytes()
+    done = subprocess.run([*arguments, "--json"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert first.read_bytes() == kept
+    assert len(json.loads(done.stdout)["cells"]) == 4
+
+
+def test_an_unknown_study_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'positions'"):
+        get_study("position")
+
+
+def test_a_share_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="train_share"):
+        replace(DataConfig("x"), train_share=0.0)
