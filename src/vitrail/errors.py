@@ -35,6 +35,10 @@ class WeightsError(VitrailError):
     """Weights or a bundle that cannot be trusted or do not fit: the message names the file and the tensor."""
 
 
+class DownloadError(WeightsError, DataError):
+    """A file, of weights or of pictures, that cannot be fetched: the message names the address and the reason."""
+
+
 class RunError(VitrailError):
     """A run folder that cannot be created, resumed or trusted."""
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitrail.weights.labels import default_labels, imagenet_synsets, unique_labels
+from vitrail.data.imagenet_classes import imagenet_synsets
+from vitrail.weights.labels import default_labels, unique_labels
 
 
 def test_a_head_of_1000_classes_is_named_after_imagenet() -> None:
@@ -63,4 +64,4 @@ def test_the_wheel_carries_the_names(tmp_path: Path) -> None:
     build = "from hatchling.build import build_wheel; print(build_wheel('dist'))"
     done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True, check=True)
     wheel = zipfile.ZipFile(tmp_path / "dist" / done.stdout.split()[-1])
-    assert "vitrail/weights/imagenet_labels.txt" in wheel.namelist()
+    assert "vitrail/data/imagenet_classes.txt" in wheel.namelist()

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from vitrail.download import TIMEOUT, Progress, download, require_https
 from vitrail.errors import WeightsError
 from vitrail.storage import sha256_of
-from vitrail.weights.download import TIMEOUT, Progress, download, require_https
 from vitrail.weights.hub_errors import PREFIX, endpoint, explain, is_unreachable
 
 # In this order: a repository often holds the same model twice.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vitrail.download import explain_storage
 from vitrail.errors import WeightsError, did_you_mean
 from vitrail.weights.catalog import CATALOG
-from vitrail.weights.download import explain_storage
 
 PREFIX = "hf-hub:"
 

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from vitrail.data.config import ImageLimits
-from vitrail.data.images import Picture, open_picture
+from vitrail.data.images import Picture, open_picture, picture_from_array
 from vitrail.errors import DataError, ImageError
 
 DEFAULT_LIMITS = ImageLimits()
@@ -120,6 +120,32 @@ class FileSource:
 
     def _path(self, index: int) -> Path:
         return Path(os.path.join(self.root, os.fsdecode(self.paths[index])))
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Pictures in memory, (N, H, W) or (N, H, W, C) uint8. See `Source` for the fields."""
+
+    name: str
+    spec: str
+    pixels: np.ndarray
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    splits: np.ndarray
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def key(self, index: int) -> str:
+        return f"{self.name}/{index}"
+
+    def open(self, index: int) -> Picture:
+        return picture_from_array(self.pixels[index], self.key(index))
+
+    def read_bytes(self, index: int) -> bytes | None:
+        return None
 
 
 def readable(name: bytes) -> str:

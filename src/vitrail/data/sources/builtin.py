@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from vitrail.data.config import ImageLimits
-from vitrail.data.images import Picture, picture_from_array
+from vitrail.data.sources.base import ArraySource
 from vitrail.data.split import UNASSIGNED
-
-
-@dataclass(frozen=True, eq=False)
-class ArraySource:
-    """Pictures in memory, (N, H, W) or (N, H, W, C) uint8. See `Source` for the fields."""
-
-    name: str
-    spec: str
-    pixels: np.ndarray
-    classes: tuple[str, ...]
-    labels: np.ndarray
-    splits: np.ndarray
-    skipped: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def key(self, index: int) -> str:
-        return f"{self.name}/{index}"
-
-    def open(self, index: int) -> Picture:
-        return picture_from_array(self.pixels[index], self.key(index))
-
-    def read_bytes(self, index: int) -> bytes | None:
-        return None
 
 
 def open_digits(spec: str, limits: ImageLimits) -> ArraySource:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from vitrail.errors import WeightsError
+from vitrail.errors import DownloadError
 from vitrail.storage import sha256_of
 
 Progress = Callable[[int, int], None]  # bytes that have arrived, bytes in all
@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]  # bytes that have arrived, bytes in all
 TIMEOUT = 10.0  # seconds without an answer, or without a byte
 _ATTEMPTS = 4  # without a single new byte
 _CHUNK = 1 << 20
-_MAX_BYTES = 50_000_000_000  # no plain ViT's weights are nearly as large
+MAX_BYTES = 50_000_000_000  # no plain ViT's weights are nearly as large
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOCAL_HOSTS = ("127.0.0.1", "localhost")
 
@@ -40,10 +40,12 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
 
 
 def require_https(address: str) -> None:
-    """Raises WeightsError for addresses other than https, except on this machine itself."""
+    """Raises DownloadError for addresses other than https, except on this machine itself."""
     parts = urlsplit(address)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOCAL_HOSTS):
-        raise WeightsError(f"{address}: only https addresses are downloaded: anyone on the way could change the others")
+        raise DownloadError(f"{address}: only https addresses are downloaded; anyone on the way could change the others")
+            f"{address}: only https addresses are downloaded: anyone on the way could change the others"
+        )
 
 
 def download(
@@ -54,6 +56,7 @@ def download(
     sha256: str | None = None,
     secret_headers: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    home: str = "HF_HOME",
 ) -> None:
     """Put the file of an address at `target`. What an interrupted call has left beside it is taken up.
 
@@ -61,8 +64,9 @@ def download(
         size: bytes, where they are known beforehand.
         sha256: that the file must have: the whole, or its published beginning.
         secret_headers: sent to the address itself, and not to where it redirects.
+        home: the environment variable that moves the folder of downloads, for the message when a disk is full.
     Raises:
-        WeightsError: not to be reached, refused, broken off time and again, no space, or other content; says what to
+        DownloadError: not to be reached, refused, broken off time and again, no space, or other content; says what to
             do next. What has arrived is kept, except where it is wrong.
     """
     require_https(address)
@@ -77,25 +81,25 @@ def download(
             found = sha256_of(partial)
             if sha256 is not None and not found.startswith(sha256.lower()):
                 partial.unlink()
-                raise WeightsError(
+                raise DownloadError(
                     f"{address}: what arrived has the SHA-256 {found[: max(12, len(sha256))]}, not the published"
                     f" {sha256}; it was deleted. Try again; if it happens again, something on the way changes files."
                 )
             os.replace(partial, target)
     except OSError as error:
-        raise explain_storage(error, target, size) from error
+        raise explain_storage(error, target, size, home) from error
 
 
-def explain_storage(error: OSError, target: Path, size: int | None = None) -> WeightsError:
+def explain_storage(error: OSError, target: Path, size: int | None = None, home: str = "HF_HOME") -> DownloadError:
     """What to do about a folder of downloads that cannot be written."""
     if error.errno in _FULL:
         needed = f" for {size / 1e6:,.0f} MB" if size else ""
-        return WeightsError(
-            f"{target.parent}: no space left{needed} ({error.strerror}). Free some, or set HF_HOME to a folder on"
+        return DownloadError(
+            f"{target.parent}: no space left{needed} ({error.strerror}). Free some, or set {home} to a folder on"
             " another disk; what has arrived is kept."
         )
-    return WeightsError(
-        f"{target.parent}: cannot be written ({error.strerror or error}). Set HF_HOME to a folder that can."
+    return DownloadError(
+        f"{target.parent}: cannot be written ({error.strerror or error}). Set {home} to a folder that can."
     )
 
 
@@ -138,12 +142,12 @@ def _fill(
                     partial.unlink()
                     continue
                 if error.code not in (408, 429, 500, 502, 503, 504):
-                    raise WeightsError(f"{address}: the server answered {error.code} {error.reason}") from error
+                    raise DownloadError(f"{address}: the server answered {error.code} {error.reason}") from error
             there = partial.stat().st_size if partial.exists() else 0
             attempts = 1 if there > before else attempts + 1
             is_unreachable = isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError)
             if attempts >= _ATTEMPTS or (is_unreachable and there == 0):
-                raise WeightsError(_gave_up(address, there, size, error)) from error
+                raise DownloadError(_gave_up(address, there, size, error)) from error
             time.sleep(0.5 * (attempts - 1))
 
 
@@ -182,10 +186,10 @@ def _receive(
             raise _Broken("the server sent another part than the one it was asked for")
         length = response.headers.get("Content-Length")
         total = size if size is not None else (done + int(length) if length else None)
-        if (total or 0) > _MAX_BYTES:
-            raise WeightsError(f"{address}: {total:,} bytes, more than any ViT has; not downloaded")
+        if (total or 0) > MAX_BYTES:
+            raise DownloadError(f"{address}: {total:,} bytes, more than the limit of {MAX_BYTES:,}; not downloaded")
         if length is not None and total is not None and done + int(length) != total:
-            raise WeightsError(f"{address}: the server sends {done + int(length):,} bytes, {total:,} were announced")
+            raise DownloadError(f"{address}: the server sends {done + int(length):,} bytes, {total:,} were announced")
         with partial.open("r+b" if done else "wb") as file:
             file.seek(done)
             file.truncate()
@@ -195,11 +199,11 @@ def _receive(
 
 
 def _copy(response: IO[bytes], file: IO[bytes], done: int, total: int | None, progress: Progress | None) -> int:
-    limit = total if total is not None else _MAX_BYTES
+    limit = total if total is not None else MAX_BYTES
     while chunk := response.read(_CHUNK):
         done += len(chunk)
         if done > limit:
-            raise WeightsError(f"{file.name}: the server sends more than {limit:,} bytes; stopped")
+            raise DownloadError(f"{file.name}: the server sends more than {limit:,} bytes; stopped")
         file.write(chunk)
         file.flush()
         if progress is not None and total is not None:
