@@ -58,6 +58,9 @@ OPTIONS = {
     "LayerScale": {"layer_scale_init": 1e-5},
     "patch norms": {"patch_norm": True},
     "convolutional stem": {"stem": "conv", "stem_widths": (8,)},
+    "root of a ResNet": {"stem": "resnet", "stem_widths": (32,)},
+    "hybrid": {"stem": "resnet", "stem_widths": (32,), "stem_blocks": (1,)},
+    "hybrid of timm": {"stem": "resnet", "stem_widths": (32,), "stem_blocks": (2,), "stem_numerics": "timm"},
     "wide heads": {"head_dim": 12},
     "rectangle": {"image_size": (8, 12)},
     "one channel": {"in_channels": 1},
@@ -67,6 +70,7 @@ OPTIONS = {
 SAID_AS = {
     "head_dim": ("head_dim", "attention_head_dim"),
     "stem_widths": ("stem",),
+    "stem_numerics": ("stem",),
     "class_token": ("class_token", "pooling"),
 }
 
@@ -87,7 +91,22 @@ def shrunk(config: ViTConfig) -> ViTConfig:
     """The same patches and heads, but narrow, shallow and of few patches."""
     width = 8 * config.num_heads
     size = (2 * config.patch_size, 2 * config.patch_size)
-    return replace(config, image_size=size, width=width, mlp_size=2 * width, depth=min(2, config.depth), num_classes=3)
+    small = replace(config, image_size=size, width=width, mlp_size=2 * width, depth=min(2, config.depth), num_classes=3)
+    return (
+        small
+        if config.stem == "patch"
+        else replace(small, stem_widths=(32,), stem_blocks=(1,) * len(small.stem_blocks))
+    )
+
+
+def written_or_refused(config: ViTConfig, layout: str) -> Writing | None:
+    """None: a hybrid that the layout refuses, naming its stem."""
+    try:
+        return written(config, layout)
+    except WeightsError as error:
+        if config.stem != "resnet" or "stem" not in str(error):
+            raise
+        return None
 
 
 def require_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -147,7 +166,9 @@ def test_every_variant_is_said_in_every_layout(variant: str) -> None:
     shapes = native_shapes(config)
     state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     for layout in WRITERS:
-        writing = written(config, layout)
+        writing = written_or_refused(config, layout)
+        if writing is None:
+            continue
         assert [entry.native for entry in writing.entries] != []
         assert missing_natives(config, writing.entries) == []
         names = [name for entry in writing.entries for name in entry.foreign]
@@ -163,9 +184,10 @@ def test_every_variant_is_said_in_every_layout(variant: str) -> None:
 @pytest.mark.parametrize("layout", list(WRITERS))
 def test_no_bit_of_any_variant_is_lost_in_a_layout(layout: str) -> None:
     for config in {shrunk(variant.config) for variant in VARIANTS.values()}:
-        state = random_tensors(config)
-        entries = written(config, layout).entries
-        require_same(to_native(from_native(state, entries), entries, layout), state)
+        writing = written_or_refused(config, layout)
+        if writing is not None:
+            state = random_tensors(config)
+            require_same(to_native(from_native(state, writing.entries), writing.entries, layout), state)
 
 
 @pytest.mark.parametrize("option", list(OPTIONS))

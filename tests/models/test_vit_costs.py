@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils import flop_counter
 
 from vitrail.models.config import ViTConfig
 from vitrail.models.costs import count_macs, count_parameters
@@ -46,6 +47,13 @@ COUNTS: list[tuple[str, dict[str, Any], int]] = [
     ("ViT-B/16", {"num_classes": JFT, "pre_logits_size": 768}, 100_455_027),
     ("ViT-L/16", {"num_classes": JFT, "pre_logits_size": 1024}, 323_099_507),
     ("ViT-H/14", {"num_classes": JFT, "pre_logits_size": 1280}, 655_835_251),
+    ("R+ViT-Ti/16", {}, 6_337_704),
+    ("R26+ViT-S/32", {}, 36_431_912),
+    ("R26+ViT-B/32", {}, 101_383_976),
+    ("R50+ViT-B/32", {}, 110_945_832),
+    ("R50+ViT-B/16", {}, 98_659_112),
+    ("R50+ViT-L/32", {}, 328_994_856),
+    ("R50+ViT-L/16", {}, 316_483_624),
 ]
 
 
@@ -123,3 +131,16 @@ def test_a_block_of_every_size_has_its_published_parameters(size: str) -> None:
     assert sum(parameter.numel() for parameter in block.parameters()) == BLOCKS[size]
     one_more = count_parameters(replace(config, depth=config.depth + 1)) - count_parameters(config)
     assert one_more == BLOCKS[size]
+
+
+@pytest.mark.parametrize("stages", [(), (2,), (3, 4, 9), (2, 2, 2, 2)])
+def test_multiply_adds_of_a_hybrid_are_what_torch_counts(stages: tuple[int, ...]) -> None:
+    config = ViTConfig(
+        image_size=(64, 96), patch_size=32, width=24, depth=1, num_heads=2, mlp_size=48, num_classes=5,
+        stem="resnet", stem_widths=(32,), stem_blocks=stages,
+    )  # fmt: skip
+    counter = flop_counter.FlopCounterMode(display=False)
+    with torch.device("meta"), counter:
+        VisionTransformer(config, initialize=False)(torch.empty(1, 3, 64, 96))
+    assert count_macs(config) == counter.get_total_flops() // 2
+    assert count_parameters(config) == parameters(config)

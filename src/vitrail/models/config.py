@@ -21,7 +21,8 @@ PositionEmbedding = Literal[
 PositionPlacement = Literal["input", "every_layer", "every_layer_shared"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"]
 BlockStyle = Literal["pre_norm", "post_norm"]
-Stem = Literal["patch", "conv"]
+Stem = Literal["patch", "conv", "resnet"]
+StemNumerics = Literal["google", "timm"]
 
 _CHOICES = {
     "pooling": Pooling,
@@ -30,6 +31,7 @@ _CHOICES = {
     "activation": Activation,
     "block_style": BlockStyle,
     "stem": Stem,
+    "stem_numerics": StemNumerics,
 }
 # Field -> smallest value; None is allowed where it is the default.
 _COUNTS = {
@@ -54,6 +56,7 @@ _FLAGS = (
     "patch_norm",
     "input_norm",
 )
+_RESNET_GROUPS = 32
 _RATES = ("dropout_rate", "attention_dropout_rate", "stochastic_depth_rate")
 
 
@@ -108,8 +111,13 @@ class ViTConfig:
     stem: Stem = "patch"
     # For stem "conv": the channels of its 3x3 convolutions of stride 2; 2 ** len(stem_widths) divides patch_size and
     # the patch embedding's own kernel covers what remains of it (Xiao et al. 2021, "Early convolutions").
+    # For stem "resnet", the hybrids: the channels of its root alone, (64,) for width factor 1 (section 3.1).
     stem_widths: tuple[int, ...] = ()
-    stem_blocks: tuple[int, ...] = ()  # residual 3x3 blocks after each of these convolutions; (): none
+    # "conv": residual 3x3 blocks after each of these convolutions; (): none. "resnet": units of each stage, (3, 4, 9)
+    # for the lengthened third stage; (): the root alone. patch_size is the stride of a token in pixels, of the whole.
+    stem_blocks: tuple[int, ...] = ()
+    # Small numbers of stem "resnet", see `ResNetStem`: those of vision_transformer or those that timm computes.
+    stem_numerics: StemNumerics = "google"
     head_bias_init: float = 0.0
 
     def __post_init__(self) -> None:
@@ -153,7 +161,21 @@ class ViTConfig:
     @property
     def patch_kernel_size(self) -> int:
         """Side of the patch projection's kernel: patch_size, or what a convolutional stem leaves of it."""
-        return self.patch_size // 2 ** len(self.stem_widths)
+        return self.patch_size // self.stem_stride
+
+    @property
+    def stem_stride(self) -> int:
+        """Pixels of the picture for a cell of what the patch projection sees, along a side."""
+        if self.stem == "resnet":
+            return 4 * 2 ** max(0, len(self.stem_blocks) - 1)  # the root's, and every stage's but the first
+        return 2 ** len(self.stem_widths)
+
+    @property
+    def stem_channels(self) -> int:
+        """Channels of what the patch projection sees."""
+        if self.stem == "resnet" and self.stem_blocks:
+            return 4 * self.stem_widths[0] * 2 ** (len(self.stem_blocks) - 1)
+        return self.stem_widths[-1] if self.stem_widths else self.in_channels
 
     @property
     def num_features(self) -> int:
@@ -223,23 +245,46 @@ def _check_geometry(config: ViTConfig) -> None:
         raise ConfigError(f"patch_norm belongs to stem 'patch', not {config.stem!r}")
     if config.stem == "patch" and (config.stem_widths or config.stem_blocks):
         raise ConfigError(
-            f"stem_widths {config.stem_widths} and stem_blocks {config.stem_blocks} belong to stem 'conv', "
+            f"stem_widths {config.stem_widths} and stem_blocks {config.stem_blocks} belong to stem 'conv' or 'resnet', "
             "and stem is 'patch'"
         )
+    if config.stem != "resnet" and config.stem_numerics != "google":
+        raise ConfigError(f"stem_numerics {config.stem_numerics!r} belongs to stem 'resnet', not {config.stem!r}")
     if config.stem == "conv":
-        if config.activation == "swiglu":
-            raise ConfigError("activation 'swiglu' belongs to the MLPs and does not go with stem 'conv'")
-        if not config.stem_widths:
-            raise ConfigError("stem 'conv' needs stem_widths, the channels of its convolutions, and they are empty")
-        if config.stem_blocks and len(config.stem_blocks) != len(config.stem_widths):
-            raise ConfigError(
-                f"stem_blocks {config.stem_blocks} needs one number for each of stem_widths {config.stem_widths}"
-            )
-        if config.patch_size % 2 ** len(config.stem_widths):
-            raise ConfigError(
-                f"the {len(config.stem_widths)} convolutions of stride 2 in stem_widths {config.stem_widths} need a "
-                f"patch_size that {2 ** len(config.stem_widths)} divides, not {config.patch_size}"
-            )
+        _check_conv_stem(config)
+    elif config.stem == "resnet":
+        _check_resnet_stem(config)
+
+
+def _check_conv_stem(config: ViTConfig) -> None:
+    if config.activation == "swiglu":
+        raise ConfigError("activation 'swiglu' belongs to the MLPs and does not go with stem 'conv'")
+    if not config.stem_widths:
+        raise ConfigError("stem 'conv' needs stem_widths, the channels of its convolutions, and they are empty")
+    if config.stem_blocks and len(config.stem_blocks) != len(config.stem_widths):
+        raise ConfigError(
+            f"stem_blocks {config.stem_blocks} needs one number for each of stem_widths {config.stem_widths}"
+        )
+    if config.patch_size % config.stem_stride:
+        raise ConfigError(
+            f"the {len(config.stem_widths)} convolutions of stride 2 in stem_widths {config.stem_widths} need a "
+            f"patch_size that {config.stem_stride} divides, not {config.patch_size}"
+        )
+
+
+def _check_resnet_stem(config: ViTConfig) -> None:
+    if len(config.stem_widths) != 1 or config.stem_widths[0] % _RESNET_GROUPS:
+        raise ConfigError(
+            f"stem 'resnet' needs stem_widths of one number that {_RESNET_GROUPS}, the groups of its norms, divides, "
+            f"as (64,), not {config.stem_widths}"
+        )
+    if 0 in config.stem_blocks:
+        raise ConfigError(f"stem_blocks {config.stem_blocks} has a stage without units; stem 'resnet' has one at least")
+    if config.patch_size % config.stem_stride:
+        raise ConfigError(
+            f"the ResNet of stem_blocks {config.stem_blocks} has a stride of {config.stem_stride}, which must divide "
+            f"patch_size, the stride of a token: {config.patch_size} does not do"
+        )
 
 
 def _check_tokens(config: ViTConfig) -> None:

@@ -75,30 +75,48 @@ def _position_parameters(config: ViTConfig) -> int:
 
 
 def _stem_layers(config: ViTConfig) -> list[tuple[int, int, int]]:
-    """(channels in, channels out, pixels of the result) of every 3x3 convolution of the stem."""
+    """(values under the kernel, channels out, pixels of the result) of every convolution of the stem."""
+    if config.stem == "resnet":
+        return _resnet_layers(config)
     layers = []
     channels, (height, width) = config.in_channels, config.image_size
     blocks = config.stem_blocks or (0,) * len(config.stem_widths)
     for out_channels, num_blocks in zip(config.stem_widths, blocks, strict=True):
         height, width = height // 2, width // 2
-        layers.append((channels, out_channels, height * width))
-        layers.extend([(out_channels, out_channels, height * width)] * (2 * num_blocks))
+        layers.append((9 * channels, out_channels, height * width))
+        layers.extend([(9 * out_channels, out_channels, height * width)] * (2 * num_blocks))
         channels = out_channels
     return layers
 
 
+def _resnet_layers(config: ViTConfig) -> list[tuple[int, int, int]]:
+    (root,), (height, width) = config.stem_widths, config.image_size
+    layers = [(49 * config.in_channels, root, height * width // 4)]
+    pixels, channels = height * width // 16, root
+    for stage, num_units in enumerate(config.stem_blocks):
+        middle = root * 2**stage
+        for unit in range(num_units):
+            before = pixels
+            pixels //= 4 if unit == 0 and stage > 0 else 1
+            if unit == 0:
+                layers.append((channels, 4 * middle, pixels))  # the shortcut
+            # The stride is on the 3x3 convolution.
+            layers += [(channels, middle, before), (9 * middle, middle, pixels), (middle, 4 * middle, pixels)]
+            channels = 4 * middle
+    return layers
+
+
 def _patch_kernel(config: ViTConfig) -> int:
-    channels = config.stem_widths[-1] if config.stem_widths else config.in_channels
-    return config.patch_kernel_size**2 * channels
+    return config.patch_kernel_size**2 * config.stem_channels
 
 
 def _patch_embed_parameters(config: ViTConfig) -> int:
     # A convolution of the stem has no bias; its group norm has a scale and a shift.
-    stem = sum(9 * inputs * outputs + 2 * outputs for inputs, outputs, _ in _stem_layers(config))
+    stem = sum((inputs + 2) * outputs for inputs, outputs, _ in _stem_layers(config))
     norms = 2 * (_patch_kernel(config) + config.width) if config.patch_norm else 0
     return stem + norms + (_patch_kernel(config) + config.patch_bias) * config.width
 
 
 def _patch_embed_macs(config: ViTConfig) -> int:
-    stem = sum(9 * inputs * outputs * pixels for inputs, outputs, pixels in _stem_layers(config))
+    stem = sum(inputs * outputs * pixels for inputs, outputs, pixels in _stem_layers(config))
     return stem + config.num_patches * _patch_kernel(config) * config.width

@@ -14,7 +14,7 @@ class Variant:
     """One line of the registry.
 
     Attributes:
-        name: "ViT-<size>/<patch size>", at 224 x 224 pixels with 1000 classes.
+        name: "ViT-<size>/<patch size>", at 224 x 224 pixels with 1000 classes; "R50+ViT-B/16" for a hybrid.
         config: its architecture.
         timm_names: what timm calls the same architecture.
     """
@@ -62,6 +62,19 @@ PATCH_SIZES = {
     "e": (14, 16),
 }
 
+# Hybrids (Dosovitskiy et al. 2021, section 3.1; Steiner et al. 2021): size, pixels of a token's side, units of each
+# stage of the ResNet. The number behind the slash is that side, but for R+ViT-Ti/16: a root of stride 4 under patches
+# of 8 cells is 32 pixels, whatever its name says.
+HYBRIDS: dict[str, tuple[str, int, tuple[int, ...]]] = {
+    "R+ViT-Ti/16": ("Ti", 32, ()),
+    "R26+ViT-S/32": ("S", 32, (2, 2, 2, 2)),
+    "R26+ViT-B/32": ("B", 32, (2, 2, 2, 2)),
+    "R50+ViT-B/32": ("B", 32, (3, 4, 6, 3)),
+    "R50+ViT-B/16": ("B", 16, (3, 4, 9)),
+    "R50+ViT-L/32": ("L", 32, (3, 4, 6, 3)),
+    "R50+ViT-L/16": ("L", 16, (3, 4, 9)),
+}
+
 TIMM_NAMES = {
     "vit_tiny_patch16_224": "ViT-Ti/16",
     "vit_tiny_patch16_384": "ViT-Ti/16@384",
@@ -87,6 +100,15 @@ TIMM_NAMES = {
     "deit_small_patch16_224": "ViT-S/16",
     "deit_base_patch16_224": "ViT-B/16",
     "deit_base_patch16_384": "ViT-B/16@384",
+    "vit_tiny_r_s16_p8_224": "R+ViT-Ti/16",
+    "vit_tiny_r_s16_p8_384": "R+ViT-Ti/16@384",
+    "vit_small_r26_s32_224": "R26+ViT-S/32",
+    "vit_small_r26_s32_384": "R26+ViT-S/32@384",
+    "vit_base_r26_s32_224": "R26+ViT-B/32",
+    "vit_base_r50_s16_224": "R50+ViT-B/16",
+    "vit_base_r50_s16_384": "R50+ViT-B/16@384",
+    "vit_large_r50_s32_224": "R50+ViT-L/32",
+    "vit_large_r50_s32_384": "R50+ViT-L/32@384",
 }
 
 
@@ -94,18 +116,22 @@ def _timm_names(name: str) -> tuple[str, ...]:
     return tuple(timm_name for timm_name, own_name in TIMM_NAMES.items() if own_name == name)
 
 
-VARIANTS = {
-    f"ViT-{size}/{patch_size}": Variant(
-        name=f"ViT-{size}/{patch_size}",
-        config=replace(SIZES[size], patch_size=patch_size),
-        timm_names=_timm_names(f"ViT-{size}/{patch_size}"),
-    )
+def _hybrid(name: str) -> ViTConfig:
+    size, patch_size, stages = HYBRIDS[name]
+    return replace(SIZES[size], patch_size=patch_size, stem="resnet", stem_widths=(64,), stem_blocks=stages)
+
+
+_CONFIGS = {
+    f"ViT-{size}/{patch_size}": replace(SIZES[size], patch_size=patch_size)
     for size, patch_sizes in PATCH_SIZES.items()
     for patch_size in patch_sizes
-}
+} | {name: _hybrid(name) for name in HYBRIDS}
+
+VARIANTS = {name: Variant(name, config, _timm_names(name)) for name, config in _CONFIGS.items()}
 
 _NAME = re.compile(
-    r"ViT-(?P<size>[A-Za-z0-9-]+)/(?P<patch>[1-9]\d*)(?:@(?P<height>[1-9]\d*)(?:x(?P<width>[1-9]\d*))?)?"
+    r"(?P<resnet>R\d*\+)?ViT-(?P<size>[A-Za-z0-9-]+)/(?P<patch>[1-9]\d*)"
+    r"(?:@(?P<height>[1-9]\d*)(?:x(?P<width>[1-9]\d*))?)?"
 )
 
 
@@ -113,17 +139,24 @@ def get_config(name: str) -> ViTConfig:
     """The config of a variant, with 1000 classes.
 
     Args:
-        name: "ViT-B/16" with any size of `SIZES` and any patch size; "ViT-B/16@384" for another picture size,
-            "ViT-B/16@256x384" for height x width; or timm's name, "vit_base_patch16_224".
+        name: "ViT-B/16" with any size of `SIZES` and any patch size, or a hybrid of `HYBRIDS`; "ViT-B/16@384" for
+            another picture size, "ViT-B/16@256x384" for height x width; or timm's name, "vit_base_patch16_224", which
+            for a hybrid gives timm's numerics.
 
     Raises:
         ConfigError: an unknown name (with the nearest known one), or a picture size that the patches do not divide.
     """
-    match = _NAME.fullmatch(TIMM_NAMES.get(name, name))
-    if match is None or match["size"] not in SIZES:
+    own_name = TIMM_NAMES.get(name, name)
+    match = _NAME.fullmatch(own_name)
+    is_known = match is not None and (own_name.split("@")[0] in HYBRIDS if match["resnet"] else match["size"] in SIZES)
+    if match is None or not is_known:
         known = [*VARIANTS, *TIMM_NAMES]
         raise ConfigError(f"unknown model {name!r}.{did_you_mean(name, known)} Sizes: ViT-{{{','.join(SIZES)}}}/16.")
-    config = SIZES[match["size"]]
+    if match["resnet"]:
+        config = replace(_hybrid(own_name.split("@")[0]), stem_numerics="timm" if name in TIMM_NAMES else "google")
+    else:
+        config = SIZES[match["size"]]
+    patch_size = config.patch_size if match["resnet"] else int(match["patch"])
     height = int(match["height"] or config.image_size[0])
     width = int(match["width"] or match["height"] or config.image_size[1])
-    return replace(config, patch_size=int(match["patch"]), image_size=(height, width))
+    return replace(config, patch_size=patch_size, image_size=(height, width))

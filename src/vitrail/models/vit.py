@@ -17,6 +17,7 @@ from vitrail.layers.mlp import Mlp
 from vitrail.layers.patch_embed import PatchEmbed
 from vitrail.layers.pooling import AttentionPool, mean_of_patches
 from vitrail.layers.position_embed import LearnedPositions2D, sincos_2d, spread_positions
+from vitrail.layers.resnet_stem import ResNetRoot, ResNetStem
 from vitrail.models.config import ViTConfig
 
 
@@ -277,10 +278,18 @@ def _patch_embed(config: ViTConfig) -> PatchEmbed:
         return PatchEmbed(
             config.in_channels, config.width, config.patch_size, bias=config.patch_bias, norm_eps=norm_eps
         )
-    stem = ConvStem(config.in_channels, config.stem_widths, config.stem_blocks, activation=config.activation)
     return PatchEmbed(
-        config.stem_widths[-1], config.width, config.patch_kernel_size, bias=config.patch_bias, backbone=stem
+        config.stem_channels, config.width, config.patch_kernel_size, bias=config.patch_bias, backbone=_stem(config)
     )
+
+
+def _stem(config: ViTConfig) -> nn.Module:
+    if config.stem == "conv":
+        return ConvStem(config.in_channels, config.stem_widths, config.stem_blocks, activation=config.activation)
+    (width,) = config.stem_widths
+    if not config.stem_blocks:
+        return ResNetRoot(config.in_channels, width, numerics=config.stem_numerics)
+    return ResNetStem(config.in_channels, width, config.stem_blocks, numerics=config.stem_numerics)
 
 
 def _block(config: ViTConfig, index: int) -> Block:
