@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,34 +55,50 @@ def ask(
         temperature: of the probabilities, which softmax(values / temperature) gives.
         progress: called with (pictures done, pictures in all).
     """
+    parts: list[Answers] = []
+    done = 0
+    for part in ask_in_batches(model, loader, preprocessing, forward=forward, precision=precision):
+        parts.append(part)
+        done += len(part.indices) + len(part.broken)
+        if progress is not None:
+            progress(done, len(loader.indices))
+    values = [part.values for part in parts if len(part.indices)]
+    return Answers(
+        np.concatenate([part.indices for part in parts]) if parts else np.empty(0, np.int64),
+        np.concatenate([part.labels for part in parts]) if parts else np.empty(0, np.int64),
+        np.concatenate(values) if values else np.empty((0, 1), np.float32),
+        tuple(item for part in parts for item in part.broken),
+        temperature,
+    )
+
+
+def ask_in_batches(
+    model: nn.Module,
+    loader: Loader,
+    preprocessing: Preprocessing,
+    *,
+    forward: Callable[[Tensor], Tensor] | None = None,
+    precision: torch.dtype = torch.float32,
+) -> Iterator[Answers]:
+    """As `ask`, but the rows of each batch as they come, for more pictures than fit into memory."""
     forward = forward or model
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    indices, labels, values = [], [], []
-    broken: list[tuple[int, str]] = []
-    done = 0
     try:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-            for batch in loader.once():
-                broken.extend(batch.broken)
-                if len(batch.indices):
+        for batch in loader.once():
+            values = np.empty((0, 1), np.float32)
+            if len(batch.indices):
+                # Entered anew for each batch: a generator must not leave its modes on while its caller runs.
+                with (
+                    torch.inference_mode(),
+                    torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16),
+                ):
                     output = forward(normalize(batch.images.to(device), preprocessing))
-                    values.append(output.float().cpu().numpy())
-                    indices.append(batch.indices.numpy())
-                    labels.append(batch.labels.numpy())
-                done += len(batch.indices) + len(batch.broken)
-                if progress is not None:
-                    progress(done, len(loader.indices))
+                    values = output.float().cpu().numpy()
+            yield Answers(batch.indices.numpy(), batch.labels.numpy(), values, batch.broken)
     finally:
         model.train(was_training)
-    return Answers(
-        np.concatenate(indices) if indices else np.empty(0, np.int64),
-        np.concatenate(labels) if labels else np.empty(0, np.int64),
-        np.concatenate(values) if values else np.empty((0, 1), np.float32),
-        tuple(broken),
-        temperature,
-    )
 
 
 def load_classifier(spec: str, events: Events) -> Bundle:
