@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitrail.data.loader import Loader
 from vitrail.data.split import TEST, TRAIN, VALIDATION
-from vitrail.data.transforms import EvaluationTransform
 from vitrail.evaluators.ridge import MAX_ROWS, fit_ridge, majority_class
-from vitrail.tasks.inference import ask
+from vitrail.tasks.features import extract_features
 from vitrail.tasks.prepare import PreparedData
+from vitrail.training.events import Events
 from vitrail.weights.bundle import Bundle
 
 # Above this many classes a ridge on shrunken pixels is at chance, and its targets would fill the memory.
@@ -82,7 +81,9 @@ def floor_from_json(record: list[dict[str, Any]], prepared: PreparedData) -> Flo
     return Floor(tuple(models))
 
 
-def measure_floor(prepared: PreparedData, bundle: Bundle | None = None, seed: int = 0) -> Floor:
+def measure_floor(
+    prepared: PreparedData, bundle: Bundle | None = None, seed: int = 0, events: Events | None = None
+) -> Floor:
     """Majority class and closed-form ridge, fitted on training pictures alone.
 
     The ridge sees 16x16 thumbnails of the pixels or, with a bundle, the frozen features before its head. At most
@@ -90,7 +91,7 @@ def measure_floor(prepared: PreparedData, bundle: Bundle | None = None, seed: in
     `MAX_RIDGE_CLASSES` classes there is no ridge.
     """
     source = prepared.source
-    features = _pixels(prepared, seed) if bundle is None else _frozen_features(prepared, bundle, seed)
+    features = _pixels(prepared, seed) if bundle is None else _frozen_features(prepared, bundle, seed, events)
     majority = majority_class(prepared.labels(TRAIN), len(source.classes))
 
     def model(name: str, predict: Any) -> FloorModel:
@@ -133,17 +134,11 @@ def _pixels(prepared: PreparedData, seed: int) -> Features:
     return features
 
 
-def _frozen_features(prepared: PreparedData, bundle: Bundle, seed: int) -> Features:
-    preprocessing, model = bundle.config.preprocessing, bundle.model
+def _frozen_features(prepared: PreparedData, bundle: Bundle, seed: int, events: Events | None) -> Features:
+    """From the cache that `vitrail probe` fills, too, where it looked at the same pictures."""
     features: Features = {}
     for split in (TRAIN, VALIDATION, TEST):
         rows = _chosen(prepared.indices(split), MAX_ROWS if split == TRAIN else MAX_EVALUATED, seed)
-        loader = Loader(prepared.source, rows, EvaluationTransform(preprocessing), batch_size=64, seed=seed)
-        answers = ask(
-            model,
-            loader,
-            preprocessing,
-            forward=lambda images: model.forward_head(model.forward_features(images), pre_logits=True),
-        )
-        features[split] = (answers.indices, answers.values)
+        found = extract_features(bundle, prepared, rows, events or Events())
+        features[split] = (found.indices, found.values)
     return features
