@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from vitrail.data.config import DataConfig
 from vitrail.data.facts import describe
@@ -16,6 +15,7 @@ from vitrail.data.split import TRAIN, VALIDATION
 from vitrail.errors import ConfigError
 from vitrail.objectives.config import SupervisedConfig
 from vitrail.recipes import Situation, choose, get_recipe
+from vitrail.tasks.begin import begin
 from vitrail.tasks.floor import Floor, floor_from_json, measure_floor
 from vitrail.tasks.prepare import (
     PreparedData,
@@ -23,20 +23,17 @@ from vitrail.tasks.prepare import (
     prepare_data,
     read_data_record,
     reopen_data,
-    write_data_record,
 )
+from vitrail.tasks.pretraining import PretrainingResult, resume_pretraining
 from vitrail.tasks.result import RunResult, finish
 from vitrail.tasks.run import Run, new_run, resolved
 from vitrail.tasks.situation import situation
 from vitrail.tasks.starting import find_start, load_start, write_start
-from vitrail.tasks.timing import Stopwatch, plan_minutes
+from vitrail.tasks.timing import Stopwatch
 from vitrail.training.config import TrainConfig
 from vitrail.training.events import Events, TextLog
-from vitrail.training.precision import run_trial
-from vitrail.training.run_folder import COMMAND_FILE, LOG_FILE, describe_run, lock_run, read_config
+from vitrail.training.run_folder import COMMAND_FILE, LOG_FILE, lock_run, read_config
 from vitrail.training.run_state import load_latest_checkpoint
-
-TRIAL_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -129,28 +126,6 @@ def validation_is_more_even(prepared: PreparedData) -> bool:
     return distances[0] >= 0.1 and distances[1] < 0.5 * distances[0]
 
 
-def begin(run: Run, folder: Path, floor: Floor, watch: Stopwatch, command: str, minutes: float | None = None) -> None:
-    """Settle what a measured trial decides, and write down everything that the run needs to go on or be repeated."""
-    with watch.phase("trial"):
-        trial = run_trial(run.state.objective, run.loader, run.config, TRIAL_SECONDS)
-        torch.set_num_threads(trial.num_threads)
-        evaluation_seconds = run.time_evaluation()
-    config = replace(run.config, precision=trial.precision, num_threads=trial.num_threads)
-    if minutes is not None:
-        config = plan_minutes(config, run, trial.seconds_per_step, evaluation_seconds, 60 * minutes - watch.total())
-    run.config = config
-    plan = run.plan
-    evaluations = plan.total_steps // plan.evaluate_every_steps + 1
-    seconds = plan.total_steps * trial.seconds_per_step + evaluations * evaluation_seconds
-    threads = "1 thread" if config.num_threads == 1 else f"{config.num_threads} threads"
-    run.events.note(
-        f"training: {plan.total_steps:,} steps of {config.batch_size} pictures in {config.precision} on {threads},"
-        f" about {max(1, round(seconds / 60))} min"
-    )
-    describe_run(folder, config, command)
-    write_data_record(folder, run.prepared, floor.to_json(run.prepared))
-
-
 def complete(
     run: Run, folder: Path, floor: Floor, watch: Stopwatch, command: str, recipe_reason: str = ""
 ) -> RunResult:
@@ -160,7 +135,7 @@ def complete(
         return finish(run, folder, floor, watch.phases, command, recipe_reason)
 
 
-def resume(folder: str, events: Events) -> RunResult:
+def resume(folder: str, events: Events) -> RunResult | PretrainingResult:
     """Go on with a run exactly where it stopped; a run that had ended is evaluated and written again, unchanged.
 
     Raises:
@@ -168,6 +143,8 @@ def resume(folder: str, events: Events) -> RunResult:
     """
     place = Path(folder)
     config: TrainConfig = read_config(place)
+    if not isinstance(config.objective, SupervisedConfig):
+        return resume_pretraining(config, place, events)
     with lock_run(place):
         events.add(TextLog(place / LOG_FILE))
         watch = Stopwatch()

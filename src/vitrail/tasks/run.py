@@ -53,9 +53,9 @@ def new_run(out: str | None, name: str, events: Events) -> Iterator[Path]:
 
 
 class Run:
-    """A run's parts, built from its config and data; the same for a new run and for one that goes on."""
+    """A run's parts, built from its config and data; the same for a new run and for one that goes on.
 
-    """Loaders, model and training state.
+    Loaders, model and training state.
 
     Args:
         start: the weights that config.weights names, where they are needed: not for a run that goes on from a
@@ -104,7 +104,8 @@ class Run:
         generator = torch.Generator().manual_seed(config.seed)
         if start is None:
             return VisionTransformer(config.model, generator=generator)
-        model, self.surgery = adapt(start, config.model, self.prepared.source.classes, generator=generator)
+        labels = self.prepared.source.classes if config.model.num_classes else ()
+        model, self.surgery = adapt(start, config.model, labels, generator=generator)
         for sentence in self.surgery:
             self.events.note(f"starting weights: {sentence}")
         return model

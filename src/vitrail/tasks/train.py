@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vitrail.data.sources import absolute_spec, open_source
-from vitrail.tasks.fit import begin, complete
+from vitrail.objectives.config import SupervisedConfig
+from vitrail.tasks.begin import begin
+from vitrail.tasks.fit import complete
 from vitrail.tasks.floor import measure_floor
 from vitrail.tasks.prepare import describe_splits, prepare_data
+from vitrail.tasks.pretraining import PretrainingResult, pretrain
 from vitrail.tasks.result import RunResult
 from vitrail.tasks.run import Run, new_run, resolved
 from vitrail.tasks.starting import load_start, write_start
@@ -16,8 +19,8 @@ from vitrail.training.config import TrainConfig
 from vitrail.training.events import Events
 
 
-def train(config: TrainConfig, out: str | None, events: Events, command: str = "") -> RunResult:
-    """Check, split, measure the floor, train as `config` says, evaluate once.
+def train(config: TrainConfig, out: str | None, events: Events, command: str = "") -> RunResult | PretrainingResult:
+    """Check, split, measure the floor, train as `config` says, evaluate once; without labels, as `pretrain`.
 
     Args:
         out: the run folder; None: runs/<name of the data>.
@@ -25,6 +28,8 @@ def train(config: TrainConfig, out: str | None, events: Events, command: str = "
     Raises:
         DataError, WeightsError, RunError, NonFiniteError, Interrupted: each says what to do next.
     """
+    if not isinstance(config.objective, SupervisedConfig):
+        return pretrain(config, out, events, command)
     watch = Stopwatch()
     source = open_source(config.data.source)
     with new_run(out, source.name, events) as folder:
