@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Literal
 
-    from vitrail.models.vit import VisionTransformer
+    from vitrail.models.build import Model
     from vitrail.weights.bundle import Bundle
 
 __version__ = "0.1.0"
@@ -24,27 +24,28 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "create", "load"]
 
 
-def create(name: str, **overrides: Any) -> VisionTransformer:
-    """A Vision Transformer with fresh weights.
+def create(name: str, **overrides: Any) -> Model:
+    """A Vision Transformer or a BiT ResNet with fresh weights.
 
     Args:
-        name: a variant ("ViT-B/16") or its timm alias; `vitrail models` lists them.
-        overrides: fields of models.config.ViTConfig, such as num_classes=10 or image_size=(384, 384).
+        name: a variant ("ViT-B/16", "BiT-R50x1") or its timm alias; `vitrail models` lists them.
+        overrides: fields of models.config.ViTConfig or models.resnet_config.ResNetConfig, such as num_classes=10 or
+            image_size=(384, 384).
     Raises:
         ConfigError: an unknown name or field, with the nearest known one.
     """
     import dataclasses
 
     from vitrail.errors import ConfigError, did_you_mean
-    from vitrail.models.config import ViTConfig
-    from vitrail.models.variants import get_config
-    from vitrail.models.vit import VisionTransformer
+    from vitrail.models.build import build_model
+    from vitrail.models.kinds import get_model_config
 
-    known = [field.name for field in dataclasses.fields(ViTConfig)]
+    config = get_model_config(name)
+    known = [field.name for field in dataclasses.fields(config)]
     for field in overrides:
         if field not in known:
             raise ConfigError(f"create: unknown field '{field}'.{did_you_mean(field, known)}")
-    return VisionTransformer(dataclasses.replace(get_config(name), **overrides))
+    return build_model(dataclasses.replace(config, **overrides))
 
 
 def load(

@@ -1,4 +1,4 @@
-"""`vitrail models`: the Vision Transformers that can be built, with what they cost, and the public weights."""
+"""`vitrail models`: the models that can be built, with what they cost, and the public weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Models:
     """Name, parameters, multiply-accumulates of one picture, and tokens of every variant, with its 1000 classes.
 
-    Every other patch size and picture size can be built as well: "ViT-B/20", "ViT-B/16@384".
+    Every other patch size and picture size can be built as well: "ViT-B/20", "ViT-B/16@384", "BiT-R50x1@448". The BiT
+    ResNets have no tokens.
     """
 
     contains: Positional[str] = ""
@@ -45,23 +46,23 @@ def run(arguments: list[str]) -> int:
 
 
 def _list_variants(command: Models) -> None:
-    from vitrail.models.costs import count_macs, count_parameters
-    from vitrail.models.variants import VARIANTS
+    from vitrail.models.config import ViTConfig
+    from vitrail.models.kinds import MODELS, count_macs, count_parameters
 
     chosen = [
         variant
-        for variant in VARIANTS.values()
+        for variant in MODELS.values()
         if any(command.contains.lower() in name.lower() for name in (variant.name, *variant.timm_names))
     ]
     if not chosen:
-        suggestion = did_you_mean(command.contains, VARIANTS)
+        suggestion = did_you_mean(command.contains, MODELS)
         raise ConfigError(f"no model has '{command.contains}' in its name.{suggestion} `vitrail models` lists all.")
     rows = [
         {
             "name": variant.name,
             "parameters": count_parameters(variant.config),
             "gmacs": round(count_macs(variant.config) / 1e9, 3),
-            "tokens": variant.config.num_tokens,
+            "tokens": variant.config.num_tokens if isinstance(variant.config, ViTConfig) else None,
             "image_size": list(variant.config.image_size),
             "timm": list(variant.timm_names),
         }
@@ -73,7 +74,8 @@ def _list_variants(command: Models) -> None:
     table = [["model", "parameters", "GMACs", "tokens", "in timm"]]
     for row, variant in zip(rows, chosen, strict=True):
         parameters = f"{count_parameters(variant.config) / 1e6:,.2f} M"
-        table.append([variant.name, parameters, f"{row['gmacs']:,.2f}", f"{row['tokens']:,}", *variant.timm_names[:1]])
+        tokens = "-" if row["tokens"] is None else f"{row['tokens']:,}"
+        table.append([variant.name, parameters, f"{row['gmacs']:,.2f}", tokens, *variant.timm_names[:1]])
         table[-1] += [""] * (5 - len(table[-1]))
     write_columns(table, right=(1, 2, 3))
 

@@ -1,0 +1,19 @@
+"""From a config to its model, of whichever kind it is."""
+
+from __future__ import annotations
+
+import torch
+
+from vitrail.models.kinds import ModelConfig
+from vitrail.models.resnet import ResNet
+from vitrail.models.resnet_config import ResNetConfig
+from vitrail.models.vit import VisionTransformer
+
+Model = VisionTransformer | ResNet
+
+
+def build_model(config: ModelConfig, *, generator: torch.Generator | None = None, initialize: bool = True) -> Model:
+    """A model of `config`; the arguments as in `VisionTransformer` and `ResNet`."""
+    if isinstance(config, ResNetConfig):
+        return ResNet(config, generator=generator, initialize=initialize)
+    return VisionTransformer(config, generator=generator, initialize=initialize)
