@@ -42,11 +42,9 @@ def test_every_depth_and_width_can_be_named() -> None:
     assert count_parameters(config) < count_parameters(get_model_config("BiT-R26x1"))
 
 
-@pytest.mark.parametrize(
-    ("name", "near"), [("BiT-R51x1", "BiT-R50x1"), ("bit-R50x1", "BiT-R50x1"), ("ViT-B/61x", "ViT-B/6")]
-)
-def test_an_unknown_name_is_met_with_the_nearest(name: str, near: str) -> None:
-    with pytest.raises(ConfigError, match=f"Did you mean '{near}"):
+@pytest.mark.parametrize("name", ["BiT-R51x1", "bit-R50x1", "resnetv2_50x2_bit"])
+def test_an_unknown_name_is_met_with_the_nearest(name: str) -> None:
+    with pytest.raises(ConfigError, match="Did you mean '(BiT|resnetv2)"):
         get_model_config(name)
 
 
