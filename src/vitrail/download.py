@@ -43,7 +43,7 @@ def require_https(address: str) -> None:
     """Raises DownloadError for addresses other than https, except on this machine itself."""
     parts = urlsplit(address)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOCAL_HOSTS):
-        raise DownloadError(f"{address}: only https addresses are downloaded; anyone on the way could change the others")
+        raise DownloadError(
             f"{address}: only https addresses are downloaded: anyone on the way could change the others"
         )
 
