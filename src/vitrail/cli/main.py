@@ -62,10 +62,17 @@ def _study() -> Run:
     return run
 
 
+def _probe() -> Run:
+    from vitrail.cli.probe import run
+
+    return run
+
+
 COMMANDS: dict[str, tuple[str, Callable[[], Run]]] = {
     "fit": ("turn a folder of pictures into a trained, checked classifier", _fit),
     "predict": ("name what is in pictures, with probabilities", _predict),
     "evaluate": ("measure a trained model on other pictures", _evaluate),
+    "probe": ("say whether a backbone is good for your pictures, before any training", _probe),
     "check": ("say what is wrong with a data set, before anyone trains on it", _check),
     "train": ("run a recipe by name, with any of its fields changed", _train),
     "convert": ("read weights of any published layout and write them in another, with proof", _convert),

@@ -25,7 +25,8 @@ from vitrail.configuration import to_dict
 from vitrail.data.loader import Loader
 from vitrail.data.transforms import EvaluationTransform
 from vitrail.errors import ConfigError, DataError
-from vitrail.models.vit import VisionTransformer
+from vitrail.models.build import Model
+from vitrail.models.resnet import ResNet
 from vitrail.storage import sha256_of, to_json, write_file
 from vitrail.tasks.inference import ask_in_batches
 from vitrail.tasks.prepare import PreparedData
@@ -100,7 +101,7 @@ def extract_features(
         store.discard()
 
 
-def _forward(model: VisionTransformer, kind: FeatureKind) -> Callable[[Tensor], Tensor]:
+def _forward(model: Model, kind: FeatureKind) -> Callable[[Tensor], Tensor]:
     if kind == "pre_logits":
         return lambda images: model.forward_head(model.forward_features(images), pre_logits=True)
     if kind == "class_token":
@@ -109,6 +110,8 @@ def _forward(model: VisionTransformer, kind: FeatureKind) -> Callable[[Tensor], 
         return lambda images: model.forward_features(images)[:, 0]
     if kind != "patch_mean":
         raise ConfigError(f"features '{kind}': there are pre_logits, class_token and patch_mean")
+    if isinstance(model, ResNet):
+        raise ConfigError("features 'patch_mean': a ResNet has no patches; 'pre_logits' is the mean of its map")
     num_prefix = model.config.num_prefix_tokens
     return lambda images: model.forward_features(images)[:, num_prefix:].mean(dim=1)
 
@@ -224,4 +227,4 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _size(values: npt.NDArray[np.float32]) -> str:
-    return f"{values.nbytes / 1e6:,.1f} MB"
+    return f"{values.nbytes / 1e6:,.1f} MB" if values.nbytes >= 1e5 else f"{values.nbytes / 1e3:,.0f} kB"
