@@ -7,8 +7,10 @@ import pickle
 import numpy as np
 import pytest
 from PIL import Image
+from published_layouts import LAYOUTS
 
 from vitrail.data.config import ImageLimits
+from vitrail.data.published.catalog import PUBLISHED
 from vitrail.data.sources import SOURCES, open_source
 from vitrail.data.split import UNASSIGNED
 
@@ -35,10 +37,14 @@ def _huggingface(root):
 
 
 EXAMPLES = {"digits": lambda root: "digits", "folder": _folder, "table": _table, "huggingface": _huggingface}
+KINDS = [kind for kind in SOURCES if kind != "published"] + list(PUBLISHED)
 
 
-@pytest.fixture(params=SOURCES)
+@pytest.fixture(params=KINDS)
 def made(request, tmp_path):
+    if request.param in PUBLISHED:
+        LAYOUTS[request.param](tmp_path)
+        return "published", f"{request.param}:{tmp_path}", open_source(f"{request.param}:{tmp_path}")
     spec = EXAMPLES[request.param](tmp_path)
     return request.param, spec, open_source(spec)
 

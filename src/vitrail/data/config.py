@@ -22,7 +22,8 @@ class DataConfig:
     """Where the pictures are and how they are divided.
 
     `source` is "digits", a folder (PHOTOS/<class>/... or PHOTOS/{train,val|valid|validation,test}/<class>/...),
-    a .csv or .parquet with the columns path,label[,split], or "hf:NAME_OR_PATH" (Hugging Face datasets).
+    a .csv or .parquet with the columns path,label[,split], "hf:NAME_OR_PATH" (Hugging Face datasets), or the name of
+    a published data set, "cifar10" or "cifar10:FOLDER".
     """
 
     source: str

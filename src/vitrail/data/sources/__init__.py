@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitrail.data.config import ImageLimits
+from vitrail.data.published.catalog import is_published
 from vitrail.data.sources.base import DEFAULT_LIMITS, Source
 
 
@@ -30,6 +31,12 @@ def _huggingface(spec: str, limits: ImageLimits) -> Source:
     return open_huggingface(spec, limits)
 
 
+def _published(spec: str, limits: ImageLimits) -> Source:
+    from vitrail.data.sources.published import open_published
+
+    return open_published(spec, limits)
+
+
 def _table(spec: str, limits: ImageLimits) -> Source:
     from vitrail.data.sources.table import open_table
 
@@ -45,6 +52,7 @@ def _folder(spec: str, limits: ImageLimits) -> Source:
 SOURCES: dict[str, SourceKind] = {
     "digits": SourceKind(lambda spec: spec == "digits", _digits, "digits"),
     "huggingface": SourceKind(lambda spec: spec.startswith("hf:"), _huggingface, "hf:NAME_OR_PATH"),
+    "published": SourceKind(is_published, _published, "NAME or NAME:FOLDER, of cifar10, imagenet, pets, ..."),
     "table": SourceKind(lambda spec: spec.lower().endswith((".csv", ".parquet")), _table, "TABLE.csv or TABLE.parquet"),
     "folder": SourceKind(lambda spec: True, _folder, "FOLDER"),  # last: it takes what no other kind recognises
 }
@@ -61,7 +69,11 @@ def open_source(spec: str, limits: ImageLimits = DEFAULT_LIMITS) -> Source:
 
 def absolute_spec(spec: str) -> str:
     """`spec` so that it means the same from any working folder."""
-    return str(Path(spec).expanduser().absolute()) if _kind_of(spec) in ("table", "folder") else spec
+    kind = _kind_of(spec)
+    if kind == "published":
+        name, colon, folder = spec.partition(":")
+        return f"{name}:{Path(folder).expanduser().absolute()}" if folder else name + colon
+    return str(Path(spec).expanduser().absolute()) if kind in ("table", "folder") else spec
 
 
 def _kind_of(spec: str) -> str:
