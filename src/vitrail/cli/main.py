@@ -68,15 +68,29 @@ def _probe() -> Run:
     return run
 
 
+def _dedup() -> Run:
+    from vitrail.cli.dedup import run
+
+    return run
+
+
+def _plan() -> Run:
+    from vitrail.cli.plan import run
+
+    return run
+
+
 COMMANDS: dict[str, tuple[str, Callable[[], Run]]] = {
     "fit": ("turn a folder of pictures into a trained, checked classifier", _fit),
     "predict": ("name what is in pictures, with probabilities", _predict),
     "evaluate": ("measure a trained model on other pictures", _evaluate),
     "probe": ("say whether a backbone is good for your pictures, before any training", _probe),
     "check": ("say what is wrong with a data set, before anyone trains on it", _check),
+    "dedup": ("name the pictures of a test set that are in the training set too", _dedup),
     "train": ("run a recipe by name, with any of its fields changed", _train),
     "convert": ("read weights of any published layout and write them in another, with proof", _convert),
     "study": ("compare models that differ in one thing, on your own pictures", _study),
+    "plan": ("say what a run needs before it starts: memory, FLOPs, hours, cost", _plan),
     "models": ("list the Vision Transformers that can be built, or the public weights", _models),
 }
 

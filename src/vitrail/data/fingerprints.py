@@ -130,7 +130,7 @@ def perceptual_hashes(
     places = np.arange(HASH_SIDE)[None, :]
     cosines = np.cos(np.pi * frequencies * (2 * places + 1) / (2 * HASH_SIDE)).astype(np.float32)
     coefficients = cosines @ grey @ cosines.T  # (..., 8 down, 8 across)
-    odd = 1 - 2 * (frequencies[:, 0] % 2)
+    odd = (1 - 2 * (frequencies[:, 0] % 2)).astype(np.float32)
     return _signs(coefficients), _signs(coefficients * odd)
 
 

@@ -1,0 +1,84 @@
+"""The page of `dedup`: pairs of copies side by side, so that a person can judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitrail.report.data import Thumbnail
+from vitrail.report.markup import escape, name, picture
+from vitrail.report.page import POLICY
+
+MAX_SHOWN = 300  # pairs; the others are counted
+PICTURE_SIZE = 128  # pixels
+
+
+@dataclass(frozen=True)
+class ShownPair:
+    first: Thumbnail  # its note is the class
+    second: Thumbnail
+    kind: str
+    measure: str  # "5 of 64 bits, 0.4 % of the contrast left"
+
+
+@dataclass(frozen=True)
+class PairsData:
+    title: str
+    sentences: Sequence[str]  # the answer, the counts first
+    pairs: Sequence[ShownPair]  # at most MAX_SHOWN of them
+    num_pairs: int  # in all
+
+
+def render_pairs(data: PairsData) -> str:
+    """The whole page as one string: nothing is loaded, no script runs."""
+    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    answer = "".join(
+        f'<p class="say">{escape(text)}</p>' if place == 0 else f"<p>{escape(text)}</p>"
+        for place, text in enumerate(data.sentences)
+    )
+    more = data.num_pairs - len(data.pairs)
+    tail = f"<p>and {more:,} more; pairs.csv has them all.</p>" if more else ""
+    shown = "".join(map(_pair, data.pairs))
+    pairs = f'<ul class="groups">{shown}</ul>{tail}' if shown else "<p>None.</p>"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="referrer" content="no-referrer">
+<title>{escape(data.title)} \u2013 Vitrail copies</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header>
+<div class="brand"><span><b>Vitrail</b> copies</span></div>
+<h1>{name(data.title)}</h1>
+</header>
+<main>
+{answer}
+<section id="pairs" aria-labelledby="pairs-title">
+<h2 id="pairs-title">The pairs, the surest first</h2>
+{pairs}
+</section>
+</main>
+<footer><p>Made by Vitrail. This page is one file: nothing is loaded, nothing is sent, no script runs.</p></footer>
+</body>
+</html>
+"""
+
+
+def _pair(pair: ShownPair) -> str:
+    said = f'<div class="thumb"><p><b>{escape(pair.kind)}</b></p><p>{escape(pair.measure)}</p></div>'
+    return f"<li>{_thumbnail(pair.first)}{_thumbnail(pair.second)}{said}</li>"
+
+
+def _thumbnail(shown: Thumbnail) -> str:
+    return (
+        f'<div class="thumb" title="{escape(shown.key)}"><div class="frame">'
+        f"{picture(shown.picture, shown.key, PICTURE_SIZE)}</div><p>{name(shown.note)}</p>"
+        f'<p class="key">{name(shown.key)}</p></div>'
+    )
