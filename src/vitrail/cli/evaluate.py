@@ -13,6 +13,7 @@ from vitrail.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from vitrail.evaluators.evaluation import Evaluation
+    from vitrail.evaluators.real_labels import RealScore
 
 MANY_CLASSES = 50  # above this, the table for people shows the hardest ones
 NUM_CONFUSIONS = 5
@@ -28,6 +29,8 @@ class Evaluate:
     """Labelled pictures, as for `vitrail fit`."""
     split: Literal["auto", "all", "train", "validation", "test"] = "auto"
     """auto: the test split where the pictures are split, else all of them."""
+    real: str | None = None
+    """ImageNet-ReaL's real.json: score ImageNet's validation pictures by its labels, too."""
     json: bool = False
     """Everything as JSON."""
 
@@ -38,13 +41,23 @@ def run(arguments: list[str]) -> int:
     from vitrail.training.events import Events
 
     with Events(Terminal()) as events:
-        config = EvaluateConfig(model=command.model, data=command.photos, split=command.split)
+        config = EvaluateConfig(model=command.model, data=command.photos, split=command.split, real_labels=command.real)
         result = evaluate_bundle(config, events)
     if command.json:
         write_json({"model": command.model, "data": command.photos, **result.to_json()})
     else:
+        if result.real is not None:
+            _tell_real(result.real)
         tell(result.evaluation)
     return 0
+
+
+def _tell_real(real: RealScore) -> None:
+    shown = percent(real.accuracy) if real.num_pictures else "no pictures"
+    write_line(
+        f"ReaL accuracy       {shown}  ({real.num_correct:,} of {real.num_pictures:,} pictures;"
+        f" {real.num_left_out:,} without a ReaL label left out)"
+    )
 
 
 def tell(evaluation: Evaluation) -> None:
