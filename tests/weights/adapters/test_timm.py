@@ -233,7 +233,8 @@ def test_a_tensor_too_many_or_too_few_stops_the_load(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "meaning"),
     [
-        ("patch_embed.backbone.stem.conv.weight", "hybrid"),
+        ("patch_embed.backbone.conv1.0.weight", "not the hybrids' ResNet"),
+        ("patch_embed.backbone.stem.norm.running_mean", "batch norms"),
         ("blocks.0.attn.relative_position_bias_table", "BEiT"),
         ("blocks.0.attn.q_proj.weight", "EVA"),
         ("rope_embed.periods", "rotary"),

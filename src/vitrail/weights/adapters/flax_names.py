@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vitrail.models.config import ViTConfig
+from vitrail.weights.adapters.flax_resnet import resnet_entries
 from vitrail.weights.adapters.mapping import HWIO, SAME, TRANSPOSED, Codec, Entry
 
 ROOT = "embedding/kernel"
@@ -129,6 +130,8 @@ def tree_entries(config: ViTConfig, tree: Tree) -> list[Entry]:
         Entry("patch_embed.proj.weight", (f"{prefix}{ROOT}",), HWIO),
         Entry("patch_embed.proj.bias", (f"{prefix}embedding/bias",)),
     ]
+    if config.stem == "resnet":
+        entries += resnet_entries(config, prefix)
     if config.class_token:
         entries.append(Entry("cls_token", (f"{prefix}cls",)))
     if config.position_embedding == "learned_1d":

@@ -19,6 +19,7 @@ from vitrail.weights.adapters.flax_names import (
     BlockNames,
     Tree,
 )
+from vitrail.weights.adapters.flax_resnet import RESNET_ROOT
 from vitrail.weights.checkpoint import Checkpoint
 from vitrail.weights.labels import default_labels
 
@@ -31,7 +32,8 @@ _BESIDE = (
     (re.compile(r"(params/)?txt/"), "the text tower"),
     (re.compile(r"(params/)?[tb]$"), "temperature and bias of the contrastive loss"),
 )
-_RESNETS = ("conv_root/kernel", "block1/unit1/conv1/kernel", "resnet/root_block/standardized_conv2d/kernel")
+BIT_ROOT = "resnet/root_block/standardized_conv2d/kernel"
+_HYBRIDS = (RESNET_ROOT, "block1/unit1/conv1/kernel")
 
 
 def why_unused(name: str) -> str | None:
@@ -41,8 +43,31 @@ def why_unused(name: str) -> str | None:
 
 def find_resnet(checkpoint: Checkpoint) -> str | None:
     """The tensor by which a checkpoint is known as a hybrid or a BiT ResNet."""
-    names = (prefix + name for prefix in _PREFIXES for name in _RESNETS)
+    names = (prefix + name for prefix in _PREFIXES for name in (*_HYBRIDS, BIT_ROOT))
     return next((name for name in names if name in checkpoint.tensors), None)
+
+
+def find_stages(checkpoint: Checkpoint, prefix: str) -> tuple[int, ...] | None:
+    """Units of each stage of a hybrid's ResNet, () for the root alone; None: there is no ResNet.
+
+    Raises:
+        WeightsError: stages or units that are not numbered from 1 without a gap, or no root.
+    """
+    pattern = re.compile(re.escape(prefix) + r"block(\d+)/unit(\d+)/")
+    found = {(int(match[1]), int(match[2])) for match in filter(None, map(pattern.match, checkpoint.tensors))}
+    if prefix + RESNET_ROOT not in checkpoint.tensors:
+        if found:
+            raise WeightsError(f"{checkpoint.where}: '{prefix}{RESNET_ROOT}' is missing, the ResNet's first layer")
+        return None
+    stages = tuple(
+        max(unit for stage, unit in found if stage == number) if number in {stage for stage, _ in found} else 0
+        for number in range(1, max((stage for stage, _ in found), default=0) + 1)
+    )
+    for number, units in enumerate(stages, start=1):
+        for unit in range(1, max(1, units) + 1):
+            if (number, unit) not in found:
+                raise WeightsError(f"{checkpoint.where}: '{prefix}block{number}/unit{unit}/...' is missing")
+    return stages
 
 
 def find_prefix(checkpoint: Checkpoint) -> str | None:
@@ -143,14 +168,19 @@ def read_config(
         WeightsError: a tensor is missing, contradicts another, or means what the model cannot compute.
     """
     where, prefix, skipped = checkpoint.where, tree.prefix, int(tree.is_scanned)
-    patch_size, _, in_channels, width = _patch_kernel(checkpoint, prefix + ROOT)
+    stem, (patch_size, in_channels, width) = _read_stem(checkpoint, prefix)
     attention = f"{tree.block(0)}{tree.blocks[0].attention}/"
     num_heads, head_dim = _heads(checkpoint, attention, skipped)
     mlp = _shape(checkpoint, f"{tree.block(0)}{tree.blocks[0].mlp}/Dense_0/kernel", 2 + skipped)
     has_class_token = prefix + "cls" in checkpoint.tensors
     pooling: Pooling = "map" if tree.map_head is not None else "token" if has_class_token else "gap"
     size = _picture_size(checkpoint, tree, patch_size, default_side)
-    fields: dict[str, Any] = {"image_size": size.image_size, "patch_size": patch_size, "in_channels": in_channels}
+    fields: dict[str, Any] = {
+        "image_size": size.image_size,
+        "patch_size": patch_size,
+        "in_channels": in_channels,
+        **stem,
+    }
     for name, field in (("pre_logits", "pre_logits_size"), ("head", "num_classes")):
         if f"{prefix}{name}/kernel" in checkpoint.tensors:
             fields[field] = _shape(checkpoint, f"{prefix}{name}/kernel", 2)[1]
@@ -193,6 +223,26 @@ def _sources(tree: Tree, has_class_token: bool, has_pre_logits: bool) -> dict[st
     }
 
 
+def _read_stem(checkpoint: Checkpoint, prefix: str) -> tuple[dict[str, Any], tuple[int, int, int]]:
+    """Fields of the stem, and (pixels of a token's side, channels of the picture, width)."""
+    kernel, _, channels, width = _patch_kernel(checkpoint, prefix + ROOT)
+    stages = find_stages(checkpoint, prefix)
+    if stages is None:
+        _require_colours(checkpoint, prefix + ROOT, channels)
+        return {}, (kernel, channels, width)
+    name = prefix + RESNET_ROOT
+    _, _, in_channels, root_width = _shape(checkpoint, name, 4)
+    _require_colours(checkpoint, name, in_channels)
+    stride = 4 * 2 ** max(0, len(stages) - 1)
+    stem = {"stem": "resnet", "stem_widths": (root_width,), "stem_blocks": stages}
+    return stem, (kernel * stride, in_channels, width)
+
+
+def _require_colours(checkpoint: Checkpoint, name: str, channels: int) -> None:
+    if channels not in (1, 3):
+        raise WeightsError(f"{checkpoint.where}: '{name}' takes {channels} channels; pictures have 1 or 3")
+
+
 def _patch_kernel(checkpoint: Checkpoint, name: str) -> tuple[int, ...]:
     shape = checkpoint.shape(name) or ()
     if len(shape) == 2:
@@ -205,8 +255,6 @@ def _patch_kernel(checkpoint: Checkpoint, name: str) -> tuple[int, ...]:
         raise WeightsError(f"{checkpoint.where}: '{name}' {shape} is empty")
     if shape[0] != shape[1]:
         raise WeightsError(f"{checkpoint.where}: '{name}' has patches of {shape[0]}x{shape[1]}, not squares")
-    if shape[2] not in (1, 3):
-        raise WeightsError(f"{checkpoint.where}: '{name}' takes {shape[2]} channels; pictures have 1 or 3")
     return shape
 
 

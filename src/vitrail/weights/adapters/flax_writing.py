@@ -6,7 +6,10 @@ from typing import Any
 
 from vitrail.errors import WeightsError
 from vitrail.models.config import ViTConfig
+from vitrail.models.variants import get_config
+from vitrail.weights.adapters.timm_architectures import hybrid_architecture
 
+_VIT_JAX = 'vit_jax.checkpoint.load("{file}")'
 # Field -> the values that the Flax models have. Others would be computed as if they were these.
 _SAYABLE: dict[str, tuple[Any, ...]] = {
     "num_register_tokens": (0,),
@@ -20,14 +23,15 @@ _SAYABLE: dict[str, tuple[Any, ...]] = {
     "pooling": ("token", "gap", "map"),
     "position_placement": ("input",),
     "block_style": ("pre_norm",),
-    "stem": ("patch",),
     "activation": ("gelu_tanh", "gelu"),
 }
 
 
-def require_sayable(config: ViTConfig, code: str, *, position_embedding: tuple[str, ...]) -> None:
+def require_sayable(
+    config: ViTConfig, code: str, *, position_embedding: tuple[str, ...], stems: tuple[str, ...] = ("patch",)
+) -> None:
     """Raises WeightsError, naming the field, for an architecture that Google's code does not have."""
-    for field, values in {**_SAYABLE, "position_embedding": position_embedding}.items():
+    for field, values in {**_SAYABLE, "stem": stems, "position_embedding": position_embedding}.items():
         value = getattr(config, field)
         if value not in values:
             known = " or ".join(map(repr, values))
@@ -41,22 +45,31 @@ def require_sayable(config: ViTConfig, code: str, *, position_embedding: tuple[s
 
 def assumed_by_flax(config: ViTConfig) -> dict[str, Any]:
     """What the layout does not carry and the code takes instead, where it differs from the model's."""
-    taken = {"activation": "gelu_tanh", "layer_norm_eps": 1e-6}
+    taken = {"activation": "gelu_tanh", "layer_norm_eps": 1e-6, "stem_numerics": "google"}
     return {field: value for field, value in taken.items() if getattr(config, field) != value}
 
 
 def timm_line(config: ViTConfig) -> str:
-    """The line with which timm builds the model and reads the file; it tells the two layouts apart by itself."""
+    """The line with which timm builds the model and reads the file; it tells the two layouts apart by itself.
+
+    For a hybrid whose ResNet timm has no name for it is vision_transformer's own.
+    """
+    architecture: str | None = "vit_base_patch16_224"
+    if config.stem == "resnet":
+        architecture = hybrid_architecture(config)
+    if architecture is None:
+        return _VIT_JAX
     ratio = config.mlp_size / config.width
     if int(config.width * ratio) != config.mlp_size:
         ratio = (config.mlp_size + 0.5) / config.width  # timm rounds down
+    plain = get_config(architecture)
     usual = {
-        "img_size": ((224, 224), config.image_size),
-        "patch_size": (16, config.patch_size),
+        "img_size": (plain.image_size, config.image_size),
+        "patch_size": (plain.patch_kernel_size, config.patch_kernel_size),
         "in_chans": (3, config.in_channels),
-        "embed_dim": (768, config.width),
-        "depth": (12, config.depth),
-        "num_heads": (12, config.num_heads),
+        "embed_dim": (plain.width, config.width),
+        "depth": (plain.depth, config.depth),
+        "num_heads": (plain.num_heads, config.num_heads),
         "mlp_ratio": (4.0, ratio),
         "num_classes": (1000, config.num_classes),
         "class_token": (True, config.class_token),
@@ -65,6 +78,4 @@ def timm_line(config: ViTConfig) -> str:
         "fc_norm": (None, False if config.pooling == "gap" else None),
     }
     given = [f"{name}={value!r}, " for name, (default, value) in usual.items() if value != default]
-    return (
-        f'timm.create_model("vit_base_patch16_224", {"".join(given)}act_layer="gelu_tanh", checkpoint_path="{{file}}")'
-    )
+    return f'timm.create_model("{architecture}", {"".join(given)}act_layer="gelu_tanh", checkpoint_path="{{file}}")'

@@ -1,6 +1,6 @@
 """Google's npz files: the first paper, AugReg, SAM, and what vision_transformer (vit_jax) writes today.
 
-Dosovitskiy et al. 2021; Steiner et al. 2021; Chen, Hsieh and Gong 2022. The position table stands in
+Dosovitskiy et al. 2021; Steiner et al. 2021; Chen, Hsieh and Gong 2022; hybrids too. The position table stands in
 "Transformer/posembed_input" and has a row for the class token; without a class token the mean is taken.
 """
 
@@ -15,6 +15,7 @@ from vitrail.weights.adapters import big_vision
 from vitrail.weights.adapters.base import Adapter, Description, Model, Writing
 from vitrail.weights.adapters.flax_names import MAP_HEAD, POSITIONS_OF_PAPER, PRE_LINEN, Tree, tree_entries
 from vitrail.weights.adapters.flax_shapes import (
+    BIT_ROOT,
     find_prefix,
     find_resnet,
     find_tree,
@@ -42,7 +43,7 @@ def recognise(checkpoint: Checkpoint) -> str | None:
 
 
 def describe(checkpoint: Checkpoint) -> Description:
-    _refuse_resnets(checkpoint)
+    _refuse_bit(checkpoint)
     tree = find_tree(checkpoint)
     if tree.positions is None:
         raise WeightsError(f"{checkpoint.where}: the tensor '{tree.prefix}{POSITIONS_OF_PAPER}' is missing")
@@ -60,12 +61,12 @@ def describe(checkpoint: Checkpoint) -> Description:
     )
 
 
-def _refuse_resnets(checkpoint: Checkpoint) -> None:
-    """The one place where hybrids and BiT go a way of their own, once there are models for them."""
+def _refuse_bit(checkpoint: Checkpoint) -> None:
+    """BiT's ResNets come without a Transformer; a hybrid's is read as the stem of one."""
     resnet = find_resnet(checkpoint)
-    if resnet is not None:
+    if resnet is not None and resnet.endswith(BIT_ROOT):
         raise WeightsError(
-            f"{checkpoint.where}: '{resnet}' is of a ResNet, a hybrid's stem or a BiT; ResNet stems are not built yet"
+            f"{checkpoint.where}: '{resnet}' is of a BiT ResNet, which is no Vision Transformer and is not read"
         )
 
 
@@ -83,7 +84,7 @@ def write(model: Model) -> Writing:
     config = model.config
     if config.pooling != "token" or not config.position_for_prefix or config.position_embedding.startswith("sincos"):
         return big_vision.write(model)
-    require_sayable(config, "Google's code", position_embedding=("learned_1d",))
+    require_sayable(config, "Google's code", position_embedding=("learned_1d",), stems=("patch", "resnet"))
     tree = Tree("", POSITIONS_OF_PAPER, (PRE_LINEN,) * config.depth)
     # timm's reader leaves the pre-logits out.
     how = timm_line(config) if config.pre_logits_size is None else 'vit_jax.checkpoint.load("{file}")'

@@ -236,7 +236,7 @@ def _require_agreement(hub: _HubConfig, config: ViTConfig, tree: Tree) -> None:
     found: dict[str, object] = {
         "embed_dim": config.width,
         "depth": config.depth,
-        "patch_size": config.patch_size,
+        "patch_size": config.patch_kernel_size,
         "in_chans": config.in_channels,
         "qkv_bias": config.qkv_bias,
         "pre_norm": config.input_norm,
@@ -247,7 +247,11 @@ def _require_agreement(hub: _HubConfig, config: ViTConfig, tree: Tree) -> None:
     stated = {name: args[name] for name in found if name in args}
     if hub.source == CONFIG and hub.architecture in TIMM_NAMES:
         plain = get_config(hub.architecture)
-        for name, value in (("embed_dim", plain.width), ("depth", plain.depth), ("patch_size", plain.patch_size)):
+        for name, value in (
+            ("embed_dim", plain.width),
+            ("depth", plain.depth),
+            ("patch_size", plain.patch_kernel_size),
+        ):
             stated.setdefault(name, value)
     if classes is not None:
         stated["num_classes"] = classes

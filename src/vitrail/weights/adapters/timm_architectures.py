@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from vitrail.models.config import ViTConfig
+from vitrail.models.variants import TIMM_NAMES, get_config
+
 # Names of models that are built of timm's plain VisionTransformer (or its distilled one).
 _PLAIN = re.compile(r"(vit|deit|deit3|test)_|test_vit|flexivit_|eva_large_patch14_(196|336)$")
 # Parts of names -> what they compute that keys may not tell.
@@ -15,6 +18,7 @@ _REFUSED = {
     r"_pwee_": "blocks whose branches run side by side",
     r"intern300m|_radio_": "no final norm",
     r"_mobileclip|_mci": "convolutional stems",
+    r"_resnet\d+": "a ResNet of another kind, with batch norms",
 }
 _GELU_TANH = re.compile(
     r"vit_(base_patch32|so400m_patch16|giantopt_patch16)_siglip_(gap_)?\d+$|vit_large_patch16_siglip_(gap_)?512$"
@@ -34,6 +38,25 @@ def foreign(architecture: str) -> str | None:
     if not _PLAIN.match(architecture):
         return "another architecture than its plain VisionTransformer"
     return next((meaning for part, meaning in _REFUSED.items() if re.search(part, architecture)), None)
+
+
+def hybrid_architecture(config: ViTConfig) -> str | None:
+    """The name whose ResNet a hybrid has, the nearest in its other sizes; None: timm has none.
+
+    The name alone says the stages; all else can be told by arguments.
+    """
+    stem = (config.stem, config.stem_widths, config.stem_blocks)
+    fitting = {
+        name: known
+        for name, known in ((name, get_config(name)) for name in TIMM_NAMES)
+        if (known.stem, known.stem_widths, known.stem_blocks) == stem
+    }
+
+    def differences(name: str) -> int:
+        fields = ("image_size", "patch_size", "width", "depth", "num_heads")
+        return sum(getattr(fitting[name], field) != getattr(config, field) for field in fields)
+
+    return min(fitting, key=differences, default=None)
 
 
 def activation(architecture: str) -> str:

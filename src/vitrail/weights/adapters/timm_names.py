@@ -47,7 +47,10 @@ _REFUSED = {
     r"blocks\.\d+\.(attns|ffns|in_proj|in_norm|attn1|mlp1)\b": "blocks whose branches run side by side",
     r"blocks\.\d+\.gamma_\d_1": "blocks whose branches run side by side",
     r"(rope|rel_pos|shared_rel_pos)": "rotary or relative positions",
-    r"patch_embed\.backbone\.": "a convolutional network before the blocks (a hybrid)",
+    r"patch_embed\.backbone\.(?!(stem\.)?(conv|norm)\.|stages\.\d+\.blocks\.\d+\.(conv|norm|downsample))": (
+        "a convolutional network before the blocks that is not the hybrids' ResNet"
+    ),
+    r"patch_embed\.backbone\..*(running_mean|num_batches_tracked)": "a hybrid with batch norms",
     r"patch_embed\.proj\.\d+\.": "a convolutional stem with its own norms",
     r"patch_embed\.norm\.": "a norm of the patch embedding",
     r"layers\.\d+\.blocks\.": "stages of windowed attention, as Swin has",

@@ -17,6 +17,7 @@ from vitrail.models.config import Activation, ViTConfig
 from vitrail.models.variants import SIZES
 from vitrail.weights.adapters.base import FAMILY_RULE, Description
 from vitrail.weights.adapters.timm_names import KERNEL, Tree, tree_prefixes
+from vitrail.weights.adapters.timm_resnet import read_stem
 from vitrail.weights.checkpoint import Checkpoint, count_numbered
 from vitrail.weights.labels import default_labels, unique_labels
 
@@ -79,6 +80,8 @@ def read_config(tree: Tree, stated: Stated) -> tuple[ViTConfig, dict[str, str], 
     out, in_channels, *kernel = _shape_of(tree, KERNEL, 4)
     if kernel[0] != kernel[1]:
         raise WeightsError(f"{tree.where}: '{KERNEL}' has patches of {kernel[0]}x{kernel[1]}; vitrail has square ones")
+    stem, patch_size = read_stem(tree, kernel[0])
+    in_channels = stem.pop("in_channels", in_channels)
     depth = count_numbered(tree.names, "blocks.{}.norm1.weight")
     if depth == 0:
         raise WeightsError(f"{tree.where}: 'blocks.0.norm1.weight' is missing")
@@ -89,14 +92,14 @@ def read_config(tree: Tree, stated: Stated) -> tuple[ViTConfig, dict[str, str], 
     tokens = {name: tree.shape(name) for name in ("cls_token", "dist_token", "reg_token")}
     registers = tokens["reg_token"][1] if tokens["reg_token"] is not None else 0
     own = (tokens["cls_token"] is not None) + (tokens["dist_token"] is not None)
-    image_size, table_prefix, image_source = _table(tree, stated, kernel[0], own, own + registers)
+    image_size, table_prefix, image_source = _table(tree, stated, patch_size, own, own + registers)
     head = tree.shape("head.weight")
     pre_logits = tree.shape("pre_logits.fc.weight")
     scaled = "blocks.0.ls1.gamma" in tree.names
     try:
         config = ViTConfig(
             image_size=image_size,
-            patch_size=kernel[0],
+            patch_size=patch_size,
             in_channels=in_channels,
             num_classes=0 if head is None else head[0],
             width=out,
@@ -117,6 +120,7 @@ def read_config(tree: Tree, stated: Stated) -> tuple[ViTConfig, dict[str, str], 
             input_norm="norm_pre.weight" in tree.names,
             layer_norm_eps=stated.layer_norm_eps,
             layer_scale_init=stated.layer_scale_init if scaled else None,
+            **stem,
         )
     except ConfigError as error:
         raise WeightsError(f"{tree.where}: {error}") from error

@@ -9,6 +9,7 @@ from vitrail.models.config import ViTConfig
 from vitrail.models.variants import TIMM_NAMES, get_config
 from vitrail.weights.adapters.base import Model, Writing
 from vitrail.weights.adapters.mapping import Entry, native_shapes
+from vitrail.weights.adapters.timm_architectures import hybrid_architecture
 from vitrail.weights.adapters.timm_names import CARRIER, beside_fixed_table, positions_codec
 
 
@@ -38,7 +39,7 @@ def write(model: Model) -> Writing:
         "crop_mode": "center" if preprocessing.resize == "crop" else "squash",
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
-        "first_conv": "patch_embed.proj",
+        "first_conv": _first_conv(config),
         "classifier": ["head", "head_dist"] if config.distillation_token else "head",
     }
     hub = {
@@ -50,13 +51,22 @@ def write(model: Model) -> Writing:
         "model_args": args,
         "pretrained_cfg": pretrained,
     }
+    assumed: dict[str, Any] = {} if eps == config.layer_norm_eps else {"layer_norm_eps": eps}
+    if config.stem == "resnet" and config.stem_numerics != "timm":
+        assumed["stem_numerics"] = "timm"
     return Writing(
         "model.safetensors",
         said,
         {"config.json": hub},
-        {} if eps == config.layer_norm_eps else {"layer_norm_eps": eps},
+        assumed,
         'timm.create_model("local-dir:{folder}", pretrained=True)',
     )
+
+
+def _first_conv(config: ViTConfig) -> str:
+    if config.stem == "resnet":
+        return f"patch_embed.backbone.{'stem.' if config.stem_blocks else ''}conv"
+    return "patch_embed.proj"
 
 
 def _require_sayable(config: ViTConfig) -> None:
@@ -65,13 +75,15 @@ def _require_sayable(config: ViTConfig) -> None:
         "pre_logits_size": (None,),
         "block_style": ("pre_norm",),
         "patch_norm": (False,),
-        "stem": ("patch",),
+        "stem": ("patch", "resnet"),
         "pooling": ("token", "gap", "avg", "map"),
         "attention_head_dim": (config.width // config.num_heads,),
     }
     for name, values in needed.items():
         if getattr(config, name) not in values:
             raise WeightsError(f"timm has no {name} {getattr(config, name)!r}: it cannot be written in its layout")
+    if config.stem == "resnet":
+        _require_hybrid(config)
     if config.patch_bias == config.input_norm:
         raise WeightsError(
             "timm has a bias of the patch projection where there is no norm before the blocks, and only there:"
@@ -91,15 +103,31 @@ def _require_sayable(config: ViTConfig) -> None:
                 raise WeightsError(f"timm's distilled models have no {name} {getattr(config, name)!r}")
 
 
+def _require_hybrid(config: ViTConfig) -> None:
+    if hybrid_architecture(config) is None:
+        raise WeightsError(
+            f"timm has no hybrid whose stem has stem_widths {config.stem_widths} and stem_blocks {config.stem_blocks}:"
+            " it cannot be written in its layout"
+        )
+    for name, value in (("distillation_token", False), ("input_norm", False)):
+        if getattr(config, name) != value:
+            raise WeightsError(f"timm's hybrids, of stem 'resnet', have no {name} {getattr(config, name)!r}")
+    if config.activation == "swiglu":
+        raise WeightsError("timm's hybrids, of stem 'resnet', have no activation 'swiglu'")
+
+
 def _architecture(config: ViTConfig) -> tuple[str, float]:
     """timm's nearest entry point, whose arguments are all overridden, and the epsilon that only it decides."""
+    hybrid = hybrid_architecture(config) if config.stem == "resnet" else None
+    if hybrid is not None:
+        return hybrid, 1e-6
     if config.distillation_token:
         return "deit_base_distilled_patch16_224", 1e-6
     if config.activation == "swiglu":
         return "vit_giant_patch14_dinov2", 1e-6  # the only way to its gated MLP
     if config.layer_norm_eps == 1e-5:
         return "vit_base_patch16_clip_224", 1e-5  # the only way to this epsilon
-    sizes = ("width", "depth", "num_heads", "mlp_size", "patch_size")
+    sizes = ("width", "depth", "num_heads", "mlp_size", "patch_size", "stem")
     fitting = [
         name for name in TIMM_NAMES if all(getattr(get_config(name), size) == getattr(config, size) for size in sizes)
     ]
@@ -116,7 +144,7 @@ def _model_args(config: ViTConfig, architecture: str) -> dict[str, Any]:
     has_rows = config.position_embedding == "learned_1d" and config.num_position_prefix > 0
     args = {
         "img_size": list(config.image_size),
-        "patch_size": config.patch_size,
+        "patch_size": config.patch_kernel_size,  # of a hybrid in cells of its ResNet's result
         "in_chans": config.in_channels,
         "embed_dim": config.width,
         "depth": config.depth,
