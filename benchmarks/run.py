@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import data_sets, few_shot, loading, main_job, start_up
+from benchmarks import data_sets, dedup, few_shot, loading, main_job, start_up
 from benchmarks.measure import Row, print_rows
 
 BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
     "scan": data_sets.measure_scan,
     "memory": data_sets.measure_memory,
     "check": data_sets.measure_check,
+    "dedup": dedup.measure_dedup,
     "loading": loading.measure_loading,
     "few-shot": few_shot.measure_few_shot,
     "digits": main_job.measure_digits,

@@ -129,9 +129,9 @@ def perceptual_hashes(
     frequencies = np.arange(1, NUM_FREQUENCIES + 1)[:, None]
     places = np.arange(HASH_SIDE)[None, :]
     cosines = np.cos(np.pi * frequencies * (2 * places + 1) / (2 * HASH_SIDE)).astype(np.float32)
-    coefficients = cosines @ grey @ cosines.T  # (..., 8 down, 8 across)
+    coefficients = np.asarray(cosines @ grey @ cosines.T, dtype=np.float32)  # (..., 8 down, 8 across)
     odd = (1 - 2 * (frequencies[:, 0] % 2)).astype(np.float32)
-    return _signs(coefficients), _signs(coefficients * odd)
+    return _signs(coefficients), _signs(np.asarray(coefficients * odd, dtype=np.float32))
 
 
 def _signs(coefficients: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
