@@ -11,7 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from vitrail.data.config import ImageLimits
-from vitrail.data.sources.base import FileSource, TextColumn, label_map, reason, refuse_empty, shown
+from vitrail.data.sources.base import (
+    FileSource,
+    TextColumn,
+    class_name,
+    label_map,
+    readable,
+    reason,
+    refuse_empty,
+    shown,
+)
 from vitrail.errors import DataError
 
 Row = tuple[str, str, int]  # path below the folder, class, split
@@ -44,10 +53,10 @@ def file_source(
     left_out = list(skipped)
     for path, name, split in rows:
         if must_check and not (place.root / path).is_file():
-            left_out.append((path, "there is no such file"))
+            left_out.append((readable(os.fsencode(path)), "there is no such file"))
             continue
         paths.append(os.fsencode(path))
-        labels.append(numbers.setdefault(name, len(numbers)))
+        labels.append(numbers.setdefault(class_name(os.fsencode(name)), len(numbers)))
         splits.append(split)
     refuse_empty(len(paths), f"{shown(place.spec)} ({shown(str(place.root))})", left_out)
     classes, new_labels = label_map(list(numbers), np.frombuffer(labels, dtype=np.int64))
@@ -73,7 +82,7 @@ def pictures_of(place: Place, folder: str) -> Iterator[str]:
     """The pictures directly in a folder, as paths below the data set's, sorted."""
     for name in sorted(entry.name for entry in _listed(place, folder)):
         if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-            yield os.path.join(folder, name) if folder else name
+            yield f"{folder}/{name}" if folder else name
 
 
 def lines_of(place: Place, file: str) -> list[str]:
