@@ -17,6 +17,7 @@ from vitrail.weights.bundle import Bundle
 
 # Above this many classes a ridge on shrunken pixels is at chance, and its targets would fill the memory.
 MAX_RIDGE_CLASSES = 2000
+FROZEN_FEATURES = "ridge on frozen features"  # the floor's name where a run starts from weights
 MAX_EVALUATED = 20_000  # pictures of the validation and of the test split
 # split -> (indices into the source, (N, D) features in the same order)
 Features = dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
@@ -110,8 +111,7 @@ def measure_floor(
     rows, train = features[TRAIN]
     if len(source.classes) <= MAX_RIDGE_CLASSES and len(np.unique(source.labels[rows])) > 1:
         ridge = fit_ridge(train, source.labels[rows], seed=seed)
-        seen = "pixels" if bundle is None else "frozen features"
-        models.append(model(f"ridge on {seen}", ridge.predict))
+        models.append(model("ridge on pixels" if bundle is None else FROZEN_FEATURES, ridge.predict))
     return Floor(tuple(sorted(models, key=lambda model: model.validation_accuracy)))
 
 

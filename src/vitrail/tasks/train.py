@@ -39,7 +39,7 @@ def train(config: TrainConfig, out: str | None, events: Events, command: str = "
         with watch.phase("floor"):
             start = None if config.weights is None else load_start(config.weights, events)
             bundle = None if start is None else start.bundle
-            floor = measure_floor(prepared, bundle, config.seed)
+            floor = measure_floor(prepared, bundle, config.seed, events)
         events.note(f"floor, without any training: {floor.describe()} (validation accuracy)")
         config = replace(config, data=replace(config.data, source=absolute_spec(config.data.source)))
         run = Run(resolved(config, prepared), prepared, events, bundle)
