@@ -75,7 +75,7 @@ def fit(config: FitConfig, events: Events, command: str = "") -> RunResult:
             prepared = prepare_data(source, data, events)
         events.note(f"data: {describe_splits(prepared)}")
         with watch.phase("floor"):
-            floor = measure_floor(prepared, bundle, config.seed)
+            floor = measure_floor(prepared, bundle, config.seed, events)
         events.note(f"floor, without any training: {floor.describe()} (validation accuracy)")
         facts = describe(source, prepared.indices(TRAIN))
         given = Situation(data, facts, None if start is None else start.for_recipe(), config.seed, config.balance)

@@ -19,7 +19,7 @@ from vitrail.evaluators.comparison import Comparison, compare
 from vitrail.evaluators.evaluation import Evaluation, evaluate
 from vitrail.models.vit import VisionTransformer
 from vitrail.storage import write_file
-from vitrail.tasks.floor import Floor, FloorModel
+from vitrail.tasks.floor import FROZEN_FEATURES, Floor, FloorModel
 from vitrail.tasks.inference import Answers, ask
 from vitrail.tasks.prepare import PreparedData
 from vitrail.tasks.run import Run
@@ -78,7 +78,8 @@ class RunResult:
             f" (95 % interval {100 * low:.0f} to {100 * high:.0f} %), {verdict}."
         ]
         if not self.beats_floor:
-            lines += ["Training did not pay on this data. What would help:", *(f"  - {x}" for x in self.advice())]
+            lines.append(did_not_pay(best.name, self.config.weights, self.config.data.source))
+            lines += ["What would help:", *(f"  - {x}" for x in self.advice())]
         lines.append(f"Report: {self.folder / 'report.html'}")
         lines.append(f"Next:   vitrail predict {self.folder} PICTURES")
         return tuple(lines)
@@ -98,6 +99,16 @@ class RunResult:
             "seconds": {name: round(seconds, 3) for name, seconds in self.durations.items()},
             "evaluation": self.evaluation.to_json(),
         }
+
+
+def did_not_pay(floor: str, weights: str | None, data: str) -> str:
+    """What is said of a run that is not clearly above its best floor, named `floor`."""
+    if weights is None or floor != FROZEN_FEATURES:
+        return "Training did not pay on this data."
+    return (
+        "Fine-tuning was not worth it on this data: a linear model on the frozen features of the starting weights is as"
+        f" good, and costs no training. `vitrail probe {weights} {data}` measures that."
+    )
 
 
 def compare_with(floor: FloorModel, answers: Answers) -> Comparison:
