@@ -24,6 +24,7 @@ MAX_GROUPS = 6  # of pictures shown with a finding
 MAX_IN_GROUP = 4
 # Which groups of samples in the data check's record a finding speaks of.
 _GROUPS = {"exact": "exact_groups", "near": "near_groups", "conflict": "conflicts", "leak": "leaks"}
+_STEMS = {"patch": "", "conv": "convolutional stem, ", "resnet": "ResNet stem, "}
 
 
 def report_data(result: RunResult) -> ReportData:
@@ -49,7 +50,7 @@ def report_data(result: RunResult) -> ReportData:
         durations=result.durations,
         model=(
             f"Vision Transformer, width {model.width}, {model.depth} blocks,"
-            f" {'convolutional stem, ' if model.stem == 'conv' else ''}patch {model.patch_size},"
+            f" {_STEMS[model.stem]}patch {model.patch_size},"
             f" {model.image_size[1]}x{model.image_size[0]} pixels"
         ),
         num_parameters=result.num_parameters,

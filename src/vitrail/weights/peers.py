@@ -61,6 +61,8 @@ def _google(bundle: Bundle, path: Path) -> nn.Module | None:
     import timm
 
     config = bundle.config
+    if config.model.stem == "resnet" and config.model.stem_numerics != "timm":
+        return None  # timm's hybrids have small numbers of their own: the logits would differ by them
     try:
         said = WRITERS["timm"](Model(config.model, config.preprocessing, config.labels)).files["config.json"]
     except WeightsError:

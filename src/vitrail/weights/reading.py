@@ -196,6 +196,8 @@ def describe_architecture(config: ViTConfig) -> str:
     shape = (config.width, config.depth, config.mlp_size)
     size = next((name for name, known in SIZES.items() if (known.width, known.depth, known.mlp_size) == shape), None)
     what = f"ViT-{size}" if size is not None else f"ViT of width {config.width}, {config.depth} blocks"
+    if config.stem == "resnet":  # three convolutions a unit, the root's and the projection
+        what = f"R{3 * sum(config.stem_blocks) + 2 if config.stem_blocks else ''}+{what}"
     classes = f"{config.num_classes:,} classes" if config.num_classes else "no head"
     height, width = config.image_size
     return (

@@ -27,6 +27,13 @@ _FREE = {
     "pre_logits_size",
     "position_for_prefix",
 }
+# Where pictures enter, by stem: a hybrid's ResNet, its root alone, a convolutional stem, patches.
+_INPUT_KERNELS = (
+    "patch_embed.backbone.stem.conv.weight",
+    "patch_embed.backbone.conv.weight",
+    "patch_embed.backbone.layers.0.conv.weight",
+    "patch_embed.proj.weight",
+)
 _HEADS = ("head.", "head_dist.", "pre_logits.")
 _METHOD_NAMES: dict[ResampleMethod, str] = {
     "bilinear_align_corners": "bilinear align-corners as the reference",
@@ -156,10 +163,12 @@ def _resize_patches(tensors: dict[str, Tensor], bundle: Bundle, new: ViTConfig) 
 def _change_channels(tensors: dict[str, Tensor], old: ViTConfig, new: ViTConfig) -> str | None:
     if old.in_channels == new.in_channels:
         return None
-    name = "patch_embed.proj.weight" if old.stem == "patch" else "patch_embed.backbone.layers.0.conv.weight"
+    name = next(name for name in _INPUT_KERNELS if name in tensors)
     tensors[name] = adapt_input_channels(tensors[name], new.in_channels)
     how = "summed" if new.in_channels == 1 else f"repeated and scaled by {old.in_channels}/{new.in_channels}"
-    return f"input channels {old.in_channels} -> {new.in_channels}, kernel {how}"
+    # A standardised kernel is not the sum of its standardised parts: only about the same answers come out.
+    about = ", which its standardisation changes a little" if old.stem == "resnet" else ""
+    return f"input channels {old.in_channels} -> {new.in_channels}, kernel {how}{about}"
 
 
 def _change_pooling(tensors: dict[str, Tensor], old: ViTConfig, new: ViTConfig) -> str | None:
