@@ -74,6 +74,12 @@ def _dedup() -> Run:
     return run
 
 
+def _plan() -> Run:
+    from vitrail.cli.plan import run
+
+    return run
+
+
 COMMANDS: dict[str, tuple[str, Callable[[], Run]]] = {
     "fit": ("turn a folder of pictures into a trained, checked classifier", _fit),
     "predict": ("name what is in pictures, with probabilities", _predict),
@@ -84,6 +90,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], Run]]] = {
     "train": ("run a recipe by name, with any of its fields changed", _train),
     "convert": ("read weights of any published layout and write them in another, with proof", _convert),
     "study": ("compare models that differ in one thing, on your own pictures", _study),
+    "plan": ("say what a run needs before it starts: memory, FLOPs, hours, cost", _plan),
     "models": ("list the Vision Transformers that can be built, or the public weights", _models),
 }
 
