@@ -129,6 +129,14 @@ def test_the_folder_of_data_sets_is_looked_in(tmp_path, monkeypatch):
     assert absolute_spec("svhn") == "svhn"
 
 
+def test_a_folder_of_the_same_name_is_not_passed_over_in_silence(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITRAIL_DATA", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets").mkdir()
+    with pytest.raises(DataError, match=r"write \./pets"):
+        open_source("pets")
+
+
 @pytest.fixture
 def server(tmp_path):
     """The publisher: a folder of this machine over HTTP."""

@@ -61,6 +61,11 @@ def open_published(spec: str, limits: ImageLimits) -> Source:
     if colon and not folder:
         raise DataError(f"{shown(spec)}: no folder after the colon; write {name}:FOLDER, or {name} alone")
     root = Path(folder).expanduser() if folder else data_root() / name
+    if not folder and not root.exists() and Path(name).is_dir():
+        raise DataError(
+            f"{name}: the name of a published data set, which is not in {root.parent}, and also a folder here; write"
+            f" ./{name} for its class folders, or {name}:{name} if it is that data set"
+        )
     if not folder and not root.exists() and data.archives:
         fetch(name, data, root)
     if not root.is_dir():
