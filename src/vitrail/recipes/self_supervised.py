@@ -36,6 +36,8 @@ def _small_vit(situation: Situation) -> tuple[ViTConfig, Preprocessing]:
 
 def _recipe(situation: Situation, name: str, objective: ObjectiveConfig) -> TrainConfig:
     model, preprocessing = _small_vit(situation)
+    # 10,000 pictures are seen 20 times, fewer more often; none more than 400 times, none less than once.
+    epochs = max(1.0, min(400.0, round(200_000 / max(1, situation.facts.num_train), 1)))
     return TrainConfig(
         recipe=name,
         data=situation.data,
@@ -43,15 +45,14 @@ def _recipe(situation: Situation, name: str, objective: ObjectiveConfig) -> Trai
         preprocessing=preprocessing,
         augmentation=Augmentation(crop="inception", crop_area=(0.5, 1.0)),
         objective=objective,
-        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05, betas=(0.9, 0.95)),
-        # Passes over 10,000 pictures take 20 times as many over 500; no more than 400, no fewer than 1.
-        schedule=ScheduleConfig(
-            epochs=max(1.0, min(400.0, round(200_000 / max(1, situation.facts.num_train), 1))), warmup_epochs=2
+        optimizer=OptimizerConfig(
+            name="muon", learning_rate=1e-3, kernel_rate=2.0, weight_decay=0.5, betas=(0.9, 0.95), momentum=0.95
         ),
+        schedule=ScheduleConfig(epochs=epochs, warmup_epochs=epochs / 20),
         batch_size=64,
         seed=situation.seed,
         weights=None if situation.start is None else situation.start.path,
-        evaluate_every_epochs=2,
+        evaluate_every_epochs=epochs / 10,
     )
 
 
@@ -61,6 +62,11 @@ def masked_patches(situation: Situation) -> TrainConfig:
     Command: `vitrail train masked_patches --data PHOTOS`, then `vitrail fit PHOTOS --weights RUN`. Dosovitskiy et al.
     2021, appendix B.1.2. Published: for ViT-B/16 on ImageNet 79.9 % after fine-tuning, 2 points over training from
     scratch and 4 below pre-training with labels, after 1M steps of 4,096 pictures. The labels are not looked at.
+
+    Measured on CIFAR-10 (recompressed), 400 updates of 64 pictures on one core of a busy machine (8 minutes): the loss
+    fell to 2.67 at update 300, where guessing costs 4.24, and 26.6 % of the hidden colours were right. That is too
+    short for features: a 10-shot probe named 22.7 % of 1,000 test pictures right (mean of three draws) and 21.9 %
+    with the untrained network, no clear difference.
     """
     return _recipe(situation, "masked_patches", MaskedPatchesConfig())
 
