@@ -67,7 +67,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
             # What was written before there was a choice has no name: it is the first kind.
             name = value.get("kind", next(iter(named))) if isinstance(value, dict) else None
             if name not in named:
-                raise ConfigError(f"{where}: kind {name!r} is none of {', '.join(named)}")
+                raise ConfigError(f"{where}: kind {name!r} is none of {', '.join(filter(None, named))}")
             return _typed(named[name], value, where)
         for kind in kinds[:-1]:
             try:
@@ -96,13 +96,16 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 
 def _by_name(kinds: list[Any]) -> dict[str, Any]:
-    """Dataclasses that each say what they are in a field `kind`, by its default; empty where one does not."""
-    named = {}
+    """Dataclasses that each say what they are in a field `kind`, by its default; empty where one does not.
+
+    The first may do without, where there was no choice when it was made: its name is the empty one.
+    """
+    named: dict[str, Any] = {}
     for kind in kinds:
         fields = {field.name: field for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
-        if "kind" not in fields:
+        if "kind" not in fields and (named or not fields):
             return {}
-        named[str(fields["kind"].default)] = kind
+        named[str(fields["kind"].default) if "kind" in fields else ""] = kind
     return named if len(named) > 1 else {}
 
 

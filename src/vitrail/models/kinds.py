@@ -29,6 +29,17 @@ def get_model_config(name: str) -> ModelConfig:
     return get_config(name)
 
 
+def require_vit(config: ModelConfig, who: str) -> ViTConfig:
+    """`config`, where it is a Vision Transformer's.
+
+    Raises:
+        ConfigError: it is a ResNet's, which `who` ("the study of positions") cannot do with.
+    """
+    if isinstance(config, ResNetConfig):
+        raise ConfigError(f"{who} needs a Vision Transformer, and the model is a ResNet")
+    return config
+
+
 def count_parameters(config: ModelConfig) -> int:
     """Learned numbers of the model."""
     return resnet_costs.count_parameters(config) if isinstance(config, ResNetConfig) else costs.count_parameters(config)

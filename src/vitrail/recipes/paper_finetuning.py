@@ -6,6 +6,9 @@ from dataclasses import replace
 
 from vitrail.data.config import Augmentation, BatchAugmentation, Preprocessing
 from vitrail.errors import ConfigError
+from vitrail.models.config import ViTConfig
+from vitrail.models.kinds import ModelConfig
+from vitrail.models.resnet_config import ResNetConfig
 from vitrail.objectives.config import SupervisedConfig
 from vitrail.recipes.situation import Situation, StartingWeights
 from vitrail.training.config import AveragingConfig, OptimizerConfig, ScheduleConfig, TrainConfig
@@ -21,7 +24,13 @@ def _start(situation: Situation, recipe: str) -> StartingWeights:
 
 def _side(start: StartingWeights, wanted: int) -> int:
     """The multiple of the patch size nearest to `wanted` from below: 518 for patches of 14 and 520 wanted."""
-    return max(start.model.patch_size, wanted // start.model.patch_size * start.model.patch_size)
+    patch_size = 1 if isinstance(start.model, ResNetConfig) else start.model.patch_size
+    return max(patch_size, wanted // patch_size * patch_size)
+
+
+def _headless(model: ModelConfig) -> ModelConfig:
+    """Without a hidden layer before the head, and without dropout; a ResNet has neither."""
+    return replace(model, pre_logits_size=None, dropout_rate=0.0) if isinstance(model, ViTConfig) else model
 
 
 def _momentum_sgd(
@@ -43,13 +52,7 @@ def _momentum_sgd(
         recipe=name,
         data=situation.data,
         # The whole head of pre-training goes, its hidden layer too; one linear layer at zero takes its place.
-        model=replace(
-            start.model,
-            image_size=size,
-            num_classes=situation.facts.num_classes,
-            pre_logits_size=None,
-            dropout_rate=0.0,
-        ),
+        model=_headless(replace(start.model, image_size=size, num_classes=situation.facts.num_classes)),
         preprocessing=preprocessing,
         augmentation=Augmentation(crop="inception", crop_area=(0.05, 1.0)),
         objective=SupervisedConfig(balance=situation.balance),
@@ -84,7 +87,7 @@ def finetune_imagenet_large(situation: Situation) -> TrainConfig:
     from JFT: 88.55 %. Where averaging starts is not published; here with the first update, warmed up. Not run here.
     """
     start = _start(situation, "finetune_imagenet_large")
-    side = 518 if start.model.patch_size == 14 else 512
+    side = 518 if isinstance(start.model, ViTConfig) and start.model.patch_size == 14 else 512
     return _momentum_sgd(
         situation, "finetune_imagenet_large", steps=20_000, learning_rate=0.03, side=side, averaging=0.9999
     )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from vitrail.data.config import Augmentation, Preprocessing
 from vitrail.models.config import ViTConfig
+from vitrail.models.kinds import require_vit
 from vitrail.objectives.config import MaskedPatchesConfig, NextPatchConfig, ObjectiveConfig
 from vitrail.recipes.situation import Situation
 from vitrail.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
@@ -14,7 +15,8 @@ from vitrail.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
 def _small_vit(situation: Situation) -> tuple[ViTConfig, Preprocessing]:
     """The starting weights' own model; else a plain ViT with 8 x 8 patches of a picture of 32 to 128 pixels a side."""
     if situation.start is not None:
-        return replace(situation.start.model, num_classes=0), situation.start.preprocessing
+        model = require_vit(situation.start.model, "training without labels")
+        return replace(model, num_classes=0), situation.start.preprocessing
     longest = max(situation.facts.picture_size)
     side = 32 if longest <= 48 else 64 if longest <= 96 else 128
     half = (0.5,) * situation.facts.num_channels

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from vitrail.data.config import DataConfig, Preprocessing
 from vitrail.data.facts import DataFacts
-from vitrail.models.config import ViTConfig
+from vitrail.models.kinds import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class StartingWeights:
     """A bundle to start from: where it is, and the architecture and preprocessing it brings."""
 
     path: str
-    model: ViTConfig
+    model: ModelConfig
     preprocessing: Preprocessing
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from vitrail.data.config import Augmentation, Preprocessing
 from vitrail.errors import ConfigError, did_you_mean
 from vitrail.models.config import PositionEmbedding, PositionPlacement, ViTConfig
+from vitrail.models.kinds import require_vit
 from vitrail.objectives.config import SupervisedConfig
 from vitrail.recipes.situation import Situation
 from vitrail.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
@@ -61,6 +62,7 @@ def base_config(situation: Situation, steps: int) -> TrainConfig:
 
 
 def _positions(base: TrainConfig) -> Cells:
+    model = require_vit(base.model, "the study of positions")
     cells: list[tuple[str, PositionEmbedding, PositionPlacement]] = [
         ("none", "none", "input"),
         ("1-D at the input", "learned_1d", "input"),
@@ -72,7 +74,7 @@ def _positions(base: TrainConfig) -> Cells:
         ("2-D in every layer, shared", "learned_2d", "every_layer_shared"),
     ]
     return {
-        name: replace(base, model=replace(base.model, position_embedding=kind, position_placement=placement))
+        name: replace(base, model=replace(model, position_embedding=kind, position_placement=placement))
         for name, kind, placement in cells
     }
 
@@ -80,7 +82,8 @@ def _positions(base: TrainConfig) -> Cells:
 def _pooling(base: TrainConfig) -> Cells:
     """Both at the rate of the base and at 3 / 8 of it, as figure 9 has 8e-4 and 3e-4."""
     low = base.optimizer.learning_rate * 3 / 8
-    gap = replace(base, model=replace(base.model, pooling="gap", class_token=False))
+    model = require_vit(base.model, "the study of pooling")
+    gap = replace(base, model=replace(model, pooling="gap", class_token=False))
     return {
         f"{name}, learning rate {rate:g}": replace(each, optimizer=replace(each.optimizer, learning_rate=rate))
         for name, each in (("class token", base), ("mean of the patches", gap))
@@ -98,7 +101,7 @@ def _data_size(base: TrainConfig) -> Cells:
 
 def _shape(base: TrainConfig) -> Cells:
     """One dimension of the model halved or doubled at a time, and all of them (figure 8)."""
-    model = base.model
+    model = require_vit(base.model, "the study of shapes")
     models = {
         "base": model,
         "half as deep": replace(model, depth=max(1, model.depth // 2)),

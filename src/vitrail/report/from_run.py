@@ -13,6 +13,8 @@ from vitrail.data.sources.base import Source
 from vitrail.data.split import SPLIT_NAMES
 from vitrail.errors import ImageError
 from vitrail.evaluators.evaluation import evaluate
+from vitrail.models.kinds import ModelConfig
+from vitrail.models.resnet_config import ResNetConfig
 from vitrail.report.data import DataFinding, Floor, Mistake, ReportData, Thumbnail
 from vitrail.tasks.floor import FloorModel
 from vitrail.tasks.result import RunResult, compare_with
@@ -48,12 +50,16 @@ def report_data(result: RunResult) -> ReportData:
         run_folder=str(result.folder),
         environment=_environment(result),
         durations=result.durations,
-        model=(
-            f"Vision Transformer, width {model.width}, {model.depth} blocks,"
-            f" {_STEMS[model.stem]}patch {model.patch_size},"
-            f" {model.image_size[1]}x{model.image_size[0]} pixels"
-        ),
+        model=f"{_what(model)}, {model.image_size[1]}x{model.image_size[0]} pixels",
         num_parameters=result.num_parameters,
+    )
+
+
+def _what(model: ModelConfig) -> str:
+    if isinstance(model, ResNetConfig):
+        return f"BiT ResNet of {model.num_layers} layers, {model.width_factor:g} times as wide as usual"
+    return (
+        f"Vision Transformer, width {model.width}, {model.depth} blocks, {_STEMS[model.stem]}patch {model.patch_size}"
     )
 
 

@@ -13,6 +13,7 @@ from vitrail.data.facts import describe
 from vitrail.data.sources import absolute_spec, open_source
 from vitrail.data.split import TRAIN, VALIDATION
 from vitrail.errors import ConfigError
+from vitrail.models.resnet_config import ResNetConfig
 from vitrail.objectives.config import SupervisedConfig
 from vitrail.recipes import Situation, choose, get_recipe
 from vitrail.tasks.begin import begin
@@ -102,7 +103,7 @@ def at_size(config: TrainConfig, side: int) -> TrainConfig:
     Raises:
         ConfigError: the patches do not divide it.
     """
-    patch_size = config.model.patch_size
+    patch_size = 1 if isinstance(config.model, ResNetConfig) else config.model.patch_size
     if side < patch_size or side % patch_size:
         fitting = max(patch_size, round(side / patch_size) * patch_size)
         raise ConfigError(f"image_size {side} is no multiple of the model's patches of {patch_size}; {fitting} is one")

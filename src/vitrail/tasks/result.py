@@ -17,7 +17,7 @@ from vitrail.errors import RunError
 from vitrail.evaluators.calibration import fit_temperature
 from vitrail.evaluators.comparison import Comparison, compare
 from vitrail.evaluators.evaluation import Evaluation, evaluate
-from vitrail.models.vit import VisionTransformer
+from vitrail.models.build import Model
 from vitrail.storage import write_file
 from vitrail.tasks.floor import FROZEN_FEATURES, Floor, FloorModel
 from vitrail.tasks.inference import Answers, ask
@@ -158,7 +158,7 @@ def finish(
     return result
 
 
-def _evaluate_test(model: VisionTransformer, run: Run, temperature: float) -> tuple[Answers, Evaluation]:
+def _evaluate_test(model: Model, run: Run, temperature: float) -> tuple[Answers, Evaluation]:
     """In float32, as `predict` computes."""
     answers = ask(
         model,
@@ -175,7 +175,7 @@ def _evaluate_test(model: VisionTransformer, run: Run, temperature: float) -> tu
     return answers, evaluate(answers.labels, classes, probabilities=answers.probabilities, split="test")
 
 
-def _save_bundle(result: RunResult, model: VisionTransformer) -> None:
+def _save_bundle(result: RunResult, model: Model) -> None:
     source, config = result.prepared.source, result.config
     low, high = result.evaluation.accuracy_interval
     save_bundle(

@@ -18,7 +18,7 @@ from vitrail.data.loader import Loader
 from vitrail.data.split import TRAIN, VALIDATION
 from vitrail.data.transforms import EvaluationTransform, TrainingTransform
 from vitrail.errors import RunError
-from vitrail.models.vit import VisionTransformer
+from vitrail.models.build import Model, build_model
 from vitrail.tasks.inference import Answers, ask
 from vitrail.tasks.prepare import PreparedData
 from vitrail.training.build import build_state
@@ -99,11 +99,11 @@ class Run:
             config=self.config.loader,
         )
 
-    def _model(self, start: Bundle | None) -> VisionTransformer:
+    def _model(self, start: Bundle | None) -> Model:
         config = self.config
         generator = torch.Generator().manual_seed(config.seed)
         if start is None:
-            return VisionTransformer(config.model, generator=generator)
+            return build_model(config.model, generator=generator)
         labels = self.prepared.source.classes if config.model.num_classes else ()
         model, self.surgery = adapt(start, config.model, labels, generator=generator)
         for sentence in self.surgery:
@@ -148,7 +148,7 @@ class Run:
         restore(self.state, checkpoint)
         self.events.note(f"going on after step {self.state.step} of {self.plan.total_steps}")
 
-    def best_model(self) -> VisionTransformer:
+    def best_model(self) -> Model:
         """The weights of the best evaluation, in a model of their own.
 
         Raises:
@@ -157,7 +157,7 @@ class Run:
         best = self.state.best
         if best is None:
             raise RunError("no evaluation gave finite numbers, so there are no weights worth keeping")
-        model = VisionTransformer(self.config.model, initialize=False)
+        model = build_model(self.config.model, initialize=False)
         model.load_state_dict(best.weights, strict=True)
         return model.to(self.device)
 

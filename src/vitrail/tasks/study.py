@@ -17,7 +17,7 @@ from vitrail.configuration import to_dict
 from vitrail.data.config import DataConfig
 from vitrail.data.sources import absolute_spec, open_source
 from vitrail.errors import ConfigError, RunError, WeightsError
-from vitrail.models.costs import count_macs, count_parameters
+from vitrail.models.kinds import count_macs, count_parameters
 from vitrail.recipes.studies import Study, base_config, get_study
 from vitrail.storage import write_file, write_json
 from vitrail.tasks.floor import Floor, measure_floor

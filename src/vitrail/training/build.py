@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from vitrail.models.vit import VisionTransformer
+from vitrail.errors import ConfigError
+from vitrail.models.build import Model
+from vitrail.models.resnet import ResNet
 from vitrail.objectives.base import Objective
-from vitrail.objectives.config import MaskedPatchesConfig, NextPatchConfig
+from vitrail.objectives.config import MaskedPatchesConfig, SupervisedConfig
 from vitrail.objectives.masked_patches import MaskedPatches
 from vitrail.objectives.next_patch import NextPatch
 from vitrail.objectives.supervised import Supervised
@@ -18,18 +20,20 @@ from vitrail.training.optimizer import build_optimizer
 from vitrail.training.run_state import RunState
 
 
-def build_objective(config: TrainConfig, model: VisionTransformer, class_counts: Sequence[int]) -> Objective:
+def build_objective(config: TrainConfig, model: Model, class_counts: Sequence[int]) -> Objective:
     """The loss that `config.objective` describes, around `model`. `class_counts` as in `build_state`."""
     objective = config.objective
+    if isinstance(objective, SupervisedConfig):
+        return Supervised(model, objective, config.batch_augmentation, config.preprocessing, class_counts)
+    if isinstance(model, ResNet):
+        raise ConfigError(f"objective '{objective.kind}' needs a Vision Transformer, and the model is a ResNet")
     if isinstance(objective, MaskedPatchesConfig):
         return MaskedPatches(model, objective, config.preprocessing)
-    if isinstance(objective, NextPatchConfig):
-        return NextPatch(model, objective, config.preprocessing)
-    return Supervised(model, objective, config.batch_augmentation, config.preprocessing, class_counts)
+    return NextPatch(model, objective, config.preprocessing)
 
 
 def build_state(
-    config: TrainConfig, model: VisionTransformer, class_counts: Sequence[int], device: torch.device | str = "cpu"
+    config: TrainConfig, model: Model, class_counts: Sequence[int], device: torch.device | str = "cpu"
 ) -> RunState:
     """The state of a run before its first update.
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from vitrail.data.config import Augmentation, BatchAugmentation, DataConfig, LoaderConfig, Preprocessing
 from vitrail.errors import ConfigError
-from vitrail.models.config import ViTConfig
+from vitrail.models.kinds import ModelConfig
+from vitrail.models.resnet_config import ResNetConfig
 from vitrail.objectives.config import ObjectiveConfig, SupervisedConfig
 
 
@@ -60,7 +61,7 @@ class TrainConfig:
 
     recipe: str
     data: DataConfig
-    model: ViTConfig
+    model: ModelConfig
     preprocessing: Preprocessing
     augmentation: Augmentation = field(default_factory=Augmentation)
     batch_augmentation: BatchAugmentation = field(default_factory=BatchAugmentation)
@@ -104,6 +105,8 @@ class TrainConfig:
 
     def _check_without_labels(self) -> None:
         kind = self.objective.kind
+        if isinstance(self.model, ResNetConfig):
+            raise ConfigError(f"objective '{kind}' needs a Vision Transformer, and model is a ResNet")
         if self.model.num_classes:
             raise ConfigError(
                 f"model.num_classes {self.model.num_classes}: objective '{kind}' has no classes; set it to 0"

@@ -29,16 +29,20 @@ def is_orthogonalized(name: str, parameter: Tensor) -> bool:
     return is_kernel(name, parameter) and not {"head", "head_dist"} & set(name.split("."))
 
 
+# Blocks of a Vision Transformer, stages of a ResNet: those of a hybrid's stem stand deeper in the name.
+_LAYER = r"(?:blocks|stages)\.(\d+)\."
+
+
 def layer_scale_of(name: str, depth: int, layer_decay: float) -> float:
     """The factor on the learning rate of one parameter of a model with `depth` blocks (Clark et al. 2020, ELECTRA).
 
     1 for the final norm, pooling and head; layer_decay ** (depth - i) for block i, counted from 0;
-    layer_decay ** (depth + 1) for the stem, tokens and positions.
+    layer_decay ** (depth + 1) for the stem, tokens and positions. Of a ResNet a stage is a block.
 
     Args:
         name: as in `model.named_parameters()`.
     """
-    block = re.match(r"blocks\.(\d+)\.", name)
+    block = re.match(_LAYER, name)
     if block:
         return layer_decay ** (depth - int(block[1]))
     if name.partition(".")[0] in _BEHIND_THE_BLOCKS:
@@ -58,7 +62,7 @@ def parameter_groups(objective: nn.Module, config: OptimizerConfig) -> list[dict
     """
     named = [(name, parameter) for name, parameter in objective.named_parameters() if parameter.requires_grad]
     prefix = "model." if isinstance(getattr(objective, "model", None), nn.Module) else ""
-    blocks = [int(match[1]) for name, _ in named if (match := re.match(rf"{prefix}blocks\.(\d+)\.", name))]
+    blocks = [int(match[1]) for name, _ in named if (match := re.match(re.escape(prefix) + _LAYER, name))]
     depth = max(blocks, default=-1) + 1
     groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for name, parameter in named:

@@ -30,8 +30,9 @@ from vitrail.data.transforms import EvaluationTransform
 from vitrail.errors import ImageError, WeightsError
 from vitrail.layers.patch_embed import PatchResampleMethod
 from vitrail.layers.position_embed import ResampleMethod
-from vitrail.models.config import ViTConfig
-from vitrail.models.vit import VisionTransformer
+from vitrail.models.build import Model
+from vitrail.models.build import build_model as build_unfilled
+from vitrail.models.kinds import ModelConfig
 from vitrail.storage import new_folder, sha256_of, to_json
 from vitrail.weights.card import model_card
 from vitrail.weights.certificate import Certificate
@@ -48,7 +49,7 @@ _CONFIG_SHA256 = "config_sha256"
 class BundleConfig:
     """What a bundle's config.json holds."""
 
-    model: ViTConfig
+    model: ModelConfig
     labels: tuple[str, ...]  # names of the classes; index = logit
     preprocessing: Preprocessing
     name: str = "classifier"  # for people
@@ -72,7 +73,7 @@ class BundleConfig:
 class Bundle:
     """A loaded bundle: the model in evaluation mode, on the CPU."""
 
-    model: VisionTransformer
+    model: Model
     config: BundleConfig
     path: Path
     certificate: Certificate | None = None  # of weights that were read from another layout
@@ -109,9 +110,7 @@ class Bundle:
 Sample = tuple[str, npt.NDArray[np.uint8] | bytes]  # name, and pixels (H, W), (H, W, C) or an encoded picture
 
 
-def save_bundle(
-    folder: Path, model: VisionTransformer, config: BundleConfig, samples: Sequence[Sample] = ()
-) -> BundleConfig:
+def save_bundle(folder: Path, model: Model, config: BundleConfig, samples: Sequence[Sample] = ()) -> BundleConfig:
     """Write a bundle, whole or not at all; one that is there already is replaced.
 
     Args:
@@ -136,7 +135,7 @@ def save_bundle(
     return config
 
 
-def _fill(folder: Path, model: VisionTransformer, config: BundleConfig, samples: Sequence[Sample]) -> BundleConfig:
+def _fill(folder: Path, model: Model, config: BundleConfig, samples: Sequence[Sample]) -> BundleConfig:
     write_tensors(folder / WEIGHTS, model.state_dict())
     (folder / "samples").mkdir()
     pictures = [(name, _as_png(name, picture, config.preprocessing)) for name, picture in samples]
@@ -283,10 +282,10 @@ def _require_checksum(folder: Path, name: str, expected: str) -> None:
         raise WeightsError(f"{path}: changed since the bundle was saved (SHA-256 {found[:12]}, not {expected[:12]})")
 
 
-def build_model(config: ViTConfig, tensors: dict[str, Tensor], where: str) -> VisionTransformer:
+def build_model(config: ModelConfig, tensors: dict[str, Tensor], where: str) -> Model:
     """A model of `config` that holds exactly `tensors`, in evaluation mode."""
     try:
-        model = VisionTransformer(config, initialize=False)
+        model = build_unfilled(config, initialize=False)
     except (RuntimeError, MemoryError, ValueError) as error:
         raise WeightsError(f"{where}: a model of its config cannot be built ({error})") from error
     expected = model.state_dict()
@@ -323,7 +322,7 @@ def _as_png(name: str, picture: npt.NDArray[np.uint8] | bytes, preprocessing: Pr
 
 
 @torch.inference_mode()
-def _logits(model: VisionTransformer, pictures: list[tuple[str, bytes]], preprocessing: Preprocessing) -> Tensor:
+def _logits(model: Model, pictures: list[tuple[str, bytes]], preprocessing: Preprocessing) -> Tensor:
     """(pictures, K) for (name, encoded picture) each."""
     if not pictures:
         return torch.empty(0, model.config.num_classes)
@@ -332,7 +331,7 @@ def _logits(model: VisionTransformer, pictures: list[tuple[str, bytes]], preproc
     return model(normalize(torch.from_numpy(pixels), preprocessing))
 
 
-def _require_same_answers(model: VisionTransformer, config: BundleConfig, folder: Path) -> None:
+def _require_same_answers(model: Model, config: BundleConfig, folder: Path) -> None:
     path = folder / SAMPLES
     try:
         record = json.loads(path.read_bytes())
@@ -353,7 +352,7 @@ def _require_same_answers(model: VisionTransformer, config: BundleConfig, folder
             )
 
 
-def _answers(model: VisionTransformer, folder: Path, names: list[str], config: BundleConfig) -> Tensor:
+def _answers(model: Model, folder: Path, names: list[str], config: BundleConfig) -> Tensor:
     """(names, K) logits of the pictures of those names in the bundle."""
     pictures = []
     for name in names:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from vitrail.models.resnet_config import ResNetConfig
+
 if TYPE_CHECKING:
     from vitrail.weights.bundle import BundleConfig
 
@@ -97,6 +99,11 @@ def _what_it_is(config: BundleConfig) -> str:
     model = config.model
     height, width = model.image_size
     what = f"A picture classifier with {len(config.labels)} classes" if config.labels else "Features of pictures"
+    if isinstance(model, ResNetConfig):
+        return (
+            f"{what}: a ResNet (BiT) of {model.num_layers} layers and width factor {model.width_factor:g} that sees"
+            f" {height} x {width} pixels."
+        )
     return (
         f"{what}: a Vision Transformer of width {model.width} and"
         f" {model.depth} blocks that sees {height} x {width} pixels in patches of {model.patch_size}."

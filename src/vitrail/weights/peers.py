@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.errors import WeightsError
+from vitrail.models.kinds import require_vit
+from vitrail.models.resnet_config import ResNetConfig
 from vitrail.weights.adapters import WRITERS
 from vitrail.weights.adapters.base import Model
 from vitrail.weights.bundle import Bundle
@@ -41,7 +43,7 @@ def _torchvision(bundle: Bundle, path: Path) -> nn.Module:
     from safetensors.torch import load_file
     from torchvision.models.vision_transformer import VisionTransformer
 
-    config = bundle.config.model
+    config = require_vit(bundle.config.model, "torchvision's layout")
     model = VisionTransformer(
         image_size=config.image_size[0],
         patch_size=config.patch_size,
@@ -61,6 +63,8 @@ def _google(bundle: Bundle, path: Path) -> nn.Module | None:
     import timm
 
     config = bundle.config
+    if isinstance(config.model, ResNetConfig):
+        return None  # its reader of npz files has BiT's under a model of its own
     if config.model.stem == "resnet" and config.model.stem_numerics != "timm":
         return None  # timm's hybrids have small numbers of their own: the logits would differ by them
     try:

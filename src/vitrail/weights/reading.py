@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vitrail.data.config import Preprocessing
 from vitrail.errors import WeightsError, did_you_mean
-from vitrail.models.config import ViTConfig
-from vitrail.models.costs import count_parameters
+from vitrail.models.kinds import ModelConfig, count_parameters
+from vitrail.models.resnet_config import ResNetConfig
 from vitrail.models.variants import SIZES
 from vitrail.weights.adapters import ADAPTERS
 from vitrail.weights.adapters.base import Adapter, Description
@@ -29,6 +29,7 @@ _MODEL_SETTINGS = (
     "layer_norm_eps", "activation", "num_heads", "head_dim", "qkv_bias", "pooling", "pool_prefix", "class_token",
     "position_embedding", "position_for_prefix", "patch_bias", "input_norm", "pre_logits_size", "image_size",
 )  # fmt: skip
+_RESNET_SETTINGS = ("std_conv_eps", "group_norm_eps", "max_pool_padding", "image_size")
 _PICTURE_SETTINGS = ("mean", "std", "interpolation", "resize", "crop_fraction")
 
 
@@ -108,6 +109,8 @@ def certify_bundle(bundle: Bundle) -> Certificate:
 def _as_the_caller_says(description: Description, choices: Choices) -> Description:
     said = {"activation": choices.activation, "layer_norm_eps": choices.layer_norm_eps}
     changes: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    if changes and isinstance(description.config, ResNetConfig):
+        raise WeightsError(f"{', '.join(changes)}: a ResNet has no such thing; leave it out")
     sources = {**description.sources, **dict.fromkeys(changes, "the caller")}
     return replace(description, config=replace(description.config, **changes), sources=sources)
 
@@ -191,8 +194,15 @@ def _in_float32(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple
     return {name: tensor.float() for name, tensor in tensors.items()}, notes
 
 
-def describe_architecture(config: ViTConfig) -> str:
+def describe_architecture(config: ModelConfig) -> str:
     """ "ViT-B/16 at 224x224, 1000 classes, 86.57 M parameters"."""
+    if isinstance(config, ResNetConfig):
+        height, width = config.image_size
+        classes = f"{config.num_classes:,} classes" if config.num_classes else "no head"
+        return (
+            f"BiT-R{config.num_layers}x{config.width_factor:g} at {height}x{width}, {classes},"
+            f" {count_parameters(config) / 1e6:,.2f} M parameters"
+        )
     shape = (config.width, config.depth, config.mlp_size)
     size = next((name for name, known in SIZES.items() if (known.width, known.depth, known.mlp_size) == shape), None)
     what = f"ViT-{size}" if size is not None else f"ViT of width {config.width}, {config.depth} blocks"
@@ -206,12 +216,13 @@ def describe_architecture(config: ViTConfig) -> str:
 
 
 def _settings(description: Description) -> tuple[Setting, ...]:
-    def setting(owner: ViTConfig | Preprocessing, name: str) -> Setting:
+    def setting(owner: ModelConfig | Preprocessing, name: str) -> Setting:
         value = getattr(owner, name)
         shown = f"{value:g}" if isinstance(value, float) else str(value)
         return Setting(name, shown, description.sources.get(name, description.default_source))
 
-    settings = [setting(description.config, name) for name in _MODEL_SETTINGS]
+    names = _RESNET_SETTINGS if isinstance(description.config, ResNetConfig) else _MODEL_SETTINGS
+    settings = [setting(description.config, name) for name in names]
     settings += [setting(description.preprocessing, name) for name in _PICTURE_SETTINGS]
     source = description.sources.get("labels", description.default_source)
     labels = description.labels
@@ -219,7 +230,7 @@ def _settings(description: Description) -> tuple[Setting, ...]:
     return (*settings, Setting("labels", shown, source))
 
 
-def missing_natives(config: ViTConfig, entries: Sequence[Entry]) -> list[str]:
+def missing_natives(config: ModelConfig, entries: Sequence[Entry]) -> list[str]:
     """Tensors of a model of `config` that no entry gives: a mistake of the adapter, for its tests."""
     given = {entry.native for entry in entries}
     return [name for name in native_shapes(config) if name not in given]

@@ -12,7 +12,7 @@ from vitrail.data.config import Preprocessing
 from vitrail.errors import WeightsError
 from vitrail.layers.patch_embed import PatchResampleMethod
 from vitrail.layers.position_embed import ResampleMethod
-from vitrail.models.config import ViTConfig
+from vitrail.models.kinds import ModelConfig
 from vitrail.storage import sha256_of, write_json
 
 SIDECAR = "vitrail.json"
@@ -26,7 +26,7 @@ class Sidecar:
     layout: str  # a name of `WRITERS`
     file: str  # the weights beside it
     sha256: str  # of that file
-    model: ViTConfig
+    model: ModelConfig
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     resampling: ResampleMethod

@@ -11,10 +11,14 @@ from vitrail.errors import WeightsError
 from vitrail.layers.initialization import Initializable
 from vitrail.layers.patch_embed import adapt_input_channels, resample_patch_embedding
 from vitrail.layers.position_embed import ResampleMethod, resample_position_embedding
+from vitrail.models.build import Model
 from vitrail.models.config import ViTConfig
+from vitrail.models.kinds import ModelConfig
+from vitrail.models.resnet_config import ResNetConfig
 from vitrail.models.vit import VisionTransformer
 from vitrail.weights.bundle import Bundle
 from vitrail.weights.class_row import add_class_row, fold_class_row
+from vitrail.weights.resnet_surgery import adapt_resnet
 
 # What may differ without a single weight of the encoder having another shape or meaning.
 _FREE = {
@@ -48,17 +52,18 @@ _METHOD_NAMES: dict[ResampleMethod, str] = {
 
 def adapt(
     bundle: Bundle,
-    config: ViTConfig,
+    config: ModelConfig,
     labels: tuple[str, ...],
     *,
     generator: torch.Generator | None = None,
     method: ResampleMethod | None = None,
-) -> tuple[VisionTransformer, list[str]]:
+) -> tuple[Model, list[str]]:
     """A model of `config` that starts from the weights of `bundle`, whose own model is left alone.
 
-    Learned positions are stretched to another grid and the patch kernel to another patch size and other channels. The
-    head is kept where the labels are the bundle's, in their order, and what it sees is unchanged; otherwise it starts
-    at zero, together with the hidden layer before it (Dosovitskiy et al. 2021, section 3.2).
+    Learned positions are stretched to another grid and the patch kernel to another patch size and other channels; a
+    ResNet takes pictures of any size as it is. The head is kept where the labels are the bundle's, in their order, and
+    what it sees is unchanged; otherwise it starts at zero, together with the hidden layer before it (Dosovitskiy et al.
+    2021, section 3.2).
 
     Args:
         config: of the new model; num_classes is the number of labels.
@@ -72,21 +77,22 @@ def adapt(
     old = bundle.config.model
     if len(labels) != config.num_classes:
         raise WeightsError(f"{len(labels)} labels for a head of {config.num_classes} classes")
-    _require_fit(bundle, config)
+    if isinstance(old, ResNetConfig) or isinstance(config, ResNetConfig):
+        return adapt_resnet(bundle, config, labels)
+    _require_fit(bundle, old, config)
     tensors = dict(bundle.model.state_dict())
     sentences = [
         _change_class_row(tensors, old, config),
         _stretch_positions(tensors, old, config, method or bundle.config.resampling),
-        _resize_patches(tensors, bundle, config),
+        _resize_patches(tensors, bundle, old, config),
         _change_channels(tensors, old, config),
         _change_pooling(tensors, old, config),
-        _drop_head(tensors, bundle, config, labels),
+        _drop_head(tensors, bundle, old, config, labels),
     ]
     return _model_of(config, tensors, generator), [sentence for sentence in sentences if sentence is not None]
 
 
-def _require_fit(bundle: Bundle, config: ViTConfig) -> None:
-    old = bundle.config.model
+def _require_fit(bundle: Bundle, old: ViTConfig, config: ViTConfig) -> None:
     allowed = set(_FREE)
     if not old.patch_norm:  # its norm goes over the values of one patch
         allowed.add("in_channels")
@@ -150,8 +156,8 @@ def _stretch_positions(
     return f"position embedding {grids}, {_METHOD_NAMES[method]}"
 
 
-def _resize_patches(tensors: dict[str, Tensor], bundle: Bundle, new: ViTConfig) -> str | None:
-    old, method = bundle.config.model, bundle.config.patch_resampling
+def _resize_patches(tensors: dict[str, Tensor], bundle: Bundle, old: ViTConfig, new: ViTConfig) -> str | None:
+    method = bundle.config.patch_resampling
     if old.patch_size == new.patch_size:
         return None
     name = "patch_embed.proj.weight"
@@ -185,9 +191,11 @@ def _change_pooling(tensors: dict[str, Tensor], old: ViTConfig, new: ViTConfig) 
     return f"{sentence}, the final norm moved {place}"
 
 
-def _drop_head(tensors: dict[str, Tensor], bundle: Bundle, new: ViTConfig, labels: tuple[str, ...]) -> str | None:
+def _drop_head(
+    tensors: dict[str, Tensor], bundle: Bundle, old: ViTConfig, new: ViTConfig, labels: tuple[str, ...]
+) -> str | None:
     """Take out what is not kept of the head; what is missing then starts afresh."""
-    old, old_labels = bundle.config.model, bundle.config.labels
+    old_labels = bundle.config.labels
     same_features = (old.pre_logits_size, old.pooling, old.pool_prefix) == (
         new.pre_logits_size,
         new.pooling,

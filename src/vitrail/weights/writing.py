@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from vitrail.errors import WeightsError, did_you_mean
-from vitrail.models.config import ViTConfig
-from vitrail.models.vit import VisionTransformer
+from vitrail.models.build import Model as AnyModel
+from vitrail.models.kinds import ModelConfig
+from vitrail.models.resnet_config import ResNetConfig
 from vitrail.storage import new_folder, sha256_of, to_json, write_json
 from vitrail.weights.adapters import WRITERS
 from vitrail.weights.adapters.base import Model, Writing
@@ -56,6 +57,8 @@ def write_layout(bundle: Bundle, layout: str, target: Path) -> Written:
     if target.exists():
         raise WeightsError(f"{target}: is there already and is not overwritten; name another place")
     config = bundle.config
+    if isinstance(config.model, ResNetConfig):
+        raise WeightsError(f"layout '{layout}': vitrail writes no ResNet in it yet; `--to vitrail` writes a bundle")
     writing = WRITERS[layout](Model(config.model, config.preprocessing, config.labels))
     try:
         weights = _write(bundle, layout, writing, target)
@@ -143,19 +146,19 @@ def _checks_of_assumptions(bundle: Bundle, writing: Writing) -> list[Check]:
     return [compare(bundle.model, answers(other), f"what the layout's own code computes, which takes {said},")]
 
 
-def pictures(config: ViTConfig) -> Tensor:
+def pictures(config: ModelConfig) -> Tensor:
     """What logits are compared on, normal noise of a fixed seed: (NUM_PICTURES, channels, height, width)."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(NUM_PICTURES, config.in_channels, *config.image_size, generator=generator)
 
 
 @torch.inference_mode()
-def answers(model: VisionTransformer) -> Tensor:
+def answers(model: AnyModel) -> Tensor:
     """The model's logits, or features without a head, for `pictures`: (NUM_PICTURES, K)."""
     return model(pictures(model.config))
 
 
-def compare(model: VisionTransformer, reference: Tensor, against: str) -> Check:
+def compare(model: AnyModel, reference: Tensor, against: str) -> Check:
     """Raises WeightsError where either gives numbers that are not finite."""
     found = answers(model)
     if not (found.isfinite().all() and reference.isfinite().all()):

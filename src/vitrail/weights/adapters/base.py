@@ -10,6 +10,7 @@ from vitrail.data.config import Preprocessing
 from vitrail.layers.patch_embed import PatchResampleMethod
 from vitrail.layers.position_embed import ResampleMethod
 from vitrail.models.config import ViTConfig
+from vitrail.models.kinds import ModelConfig
 from vitrail.weights.adapters.mapping import Entry
 from vitrail.weights.checkpoint import Checkpoint
 
@@ -31,7 +32,7 @@ class Description:
         patch_resampling: how it resizes its patch kernel.
     """
 
-    config: ViTConfig
+    config: ModelConfig
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -91,7 +92,7 @@ class Adapter:
     typical: tuple[str, ...]
     recognise: Callable[[Checkpoint], str | None]
     describe: Callable[[Checkpoint], Description]
-    entries: Callable[[ViTConfig, Checkpoint], Sequence[Entry]]
+    entries: Callable[[Any, Checkpoint], Sequence[Entry]]  # of the kind of config that `describe` gives
     unused: Callable[[str], str | None] = lambda name: None
 
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from vitrail.errors import WeightsError
-from vitrail.models.config import ViTConfig
+from vitrail.models.kinds import ModelConfig
+from vitrail.models.resnet import ResNet
+from vitrail.models.resnet_config import ResNetConfig
 from vitrail.models.vit import VisionTransformer
 
 _SHOWN = 5
@@ -48,8 +50,12 @@ class Entry:
 
 
 @lru_cache(maxsize=8)
-def native_shapes(config: ViTConfig) -> Mapping[str, tuple[int, ...]]:
+def native_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """Names and shapes of the state dict of a model of `config`, in its order."""
+    if isinstance(config, ResNetConfig):
+        with torch.device("meta"):
+            resnet = ResNet(config, initialize=False)
+        return {name: tuple(tensor.shape) for name, tensor in resnet.state_dict().items()}
     with torch.device("meta"):
         # One block tells of all: laying out every one would take as long as loading the weights.
         model = VisionTransformer(replace(config, depth=1), initialize=False)
@@ -99,7 +105,7 @@ def from_native(tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> dict
     return foreign
 
 
-def require_shapes(config: ViTConfig, tensors: Mapping[str, Tensor], where: str) -> None:
+def require_shapes(config: ModelConfig, tensors: Mapping[str, Tensor], where: str) -> None:
     """Raises WeightsError where native tensors do not have the shapes of `config`: the first five, both shapes."""
     expected = native_shapes(config)
     wrong = [
