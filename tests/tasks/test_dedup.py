@@ -103,3 +103,16 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
             DedupConfig("x", **wrong)
     with pytest.raises(ConfigError, match="--mirrored is of --by hash"):
         DedupConfig("x", by="embedding", backbone="y", mirrored=True)
+
+
+def test_by_embedding_lookalikes_are_not_called_copies(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from vitrail.cli.dedup import sentences
+
+    train, test = _folders(tmp_path)
+    result = dedup(DedupConfig(train, test), Events())
+    assert "are in the training set too" in sentences(result)[0]
+    by_embedding = replace(result, config=DedupConfig(train, test, by="embedding", backbone="x"))
+    assert "are in the training set too" not in sentences(by_embedding)[0]
+    assert "lookalike" in sentences(by_embedding)[0]

@@ -84,7 +84,15 @@ def sentences(result: DedupResult) -> list[str]:
     """The answer in plain words, the counts first."""
     said = []
     first, second = result.first, result.second
-    if second is None:
+    if result.config.by == "embedding":
+        # A backbone finds lookalikes, of which copies are a part: nothing is claimed that was not looked at.
+        of = second if second is not None else first
+        said.append(
+            f"{result.num_leaking[1]:,} of {len(of):,} {'pictures' if second is None else 'test pictures'} have a"
+            f" lookalike{'' if second is None else ' in the training set'}, to this backbone: a cosine of at least"
+            f" {result.config.threshold:g}. Whether they are copies, the pairs must show."
+        )
+    elif second is None:
         said.append(f"{result.num_leaking[1]:,} of {len(first):,} pictures repeat another one of the set.")
     else:
         share = percent(result.num_leaking[1] / len(second))
