@@ -351,7 +351,7 @@ def test_labels_of_the_caller_must_be_as_many_as_the_classes(tmp_path: Path) -> 
         read(path, labels=("a", "b"))
 
 
-def test_a_bit_resnet_is_refused_as_such() -> None:
+def test_a_bit_resnet_without_units_is_refused_as_such() -> None:
     names = ["resnet/root_block/standardized_conv2d/kernel", "resnet/head/conv2d/kernel"]
     checkpoint = Checkpoint("R50.npz", "R50", "npz", {name: torch.zeros(1, 1, 3, 8) for name in names})
     with pytest.raises(WeightsError, match="BiT ResNet"):

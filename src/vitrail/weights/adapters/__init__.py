@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vitrail.weights.adapters import (
     big_vision,
+    bit,
     deit,
     dino,
     dinov2,
@@ -22,6 +23,7 @@ from vitrail.weights.adapters import (
 from vitrail.weights.adapters.base import Adapter, Writer
 
 ADAPTERS: dict[str, Adapter] = {
+    "bit": bit.ADAPTER,
     "google": google.ADAPTER,
     "big_vision": big_vision.ADAPTER,
     "huggingface_vit": huggingface_vit.ADAPTER,
