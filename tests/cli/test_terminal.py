@@ -127,7 +127,7 @@ def test_a_download_is_counted_in_megabytes() -> None:
     clock, stream = _Clock(), io.StringIO()
     terminal = Terminal(stream, clock=clock)
     events = Events(terminal)
-    for done in range(0, 31):
+    for done in range(31):
         events.download(done * 1_000_000, 30_000_000)
         clock.now += 1.0
     lines = stream.getvalue().splitlines()

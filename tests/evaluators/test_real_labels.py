@@ -48,7 +48,7 @@ def test_the_number_in_a_files_name_counts_from_one() -> None:
 
 @pytest.mark.parametrize("value", [{}, [[1]], [[1000]] * NUM_PICTURES, [[True]] * NUM_PICTURES, [1] * NUM_PICTURES])
 def test_another_json_is_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="lists of classes|not a list of classes"):
+    with pytest.raises(ValueError, match=r"lists of classes|not a list of classes"):
         check_real_labels(value)
 
 

@@ -7,10 +7,12 @@ import pytest
 
 from vitrail.cli.main import main
 from vitrail.data.config import DataConfig, Preprocessing
+from vitrail.data.facts import DataFacts
 from vitrail.errors import ConfigError
 from vitrail.models.config import ViTConfig
 from vitrail.models.kinds import get_model_config
 from vitrail.models.variants import get_config
+from vitrail.recipes import RECIPES, Situation
 from vitrail.tasks.plan import DEVICES, plan, run_exaflops
 from vitrail.training.config import ScheduleConfig, TrainConfig
 
@@ -110,3 +112,10 @@ def test_the_command_plans_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer["total_steps"] == 93_600  # whole batches of 4096 alone: 312 an epoch, 300 epochs
     assert answer["fits"] is True
     assert main(["plan", "vit_imagenet", "--on", "A100-80GB"]) == 2
+
+
+def test_here_nothing_is_timed_that_would_not_fit() -> None:
+    config = RECIPES["vit_huge_large_data"](Situation(DataConfig("x"), DataFacts(num_classes=18_291)))
+    config = replace(config, accumulation_steps=1)
+    with pytest.raises(ConfigError, match=r"GB are free, so nothing was timed; .*--on A100"):
+        plan(config, 1_000_000)

@@ -130,6 +130,7 @@ def plan(
     schedule = make_plan(config, steps_per_epoch)
     how = f"{utilization:.0%} of the peak of {num_devices} x {on}"
     if device is None:
+        _require_room(config)
         config, seconds, how = _timed_here(config)
     else:
         config = replace(config, precision=_precision(config, device))
@@ -209,6 +210,19 @@ def _check(config: TrainConfig, num_pictures: int, num_devices: int, utilization
         raise ConfigError(f"price {price} is negative")
     if config.batch_size < num_devices:
         raise ConfigError(f"batch_size {config.batch_size} cannot be shared by {num_devices} devices")
+
+
+def _require_room(config: TrainConfig) -> None:
+    """A trial of what does not fit would take this machine down with it, so it is refused before it starts."""
+    # bfloat16 is the smaller one, where it may be chosen at all.
+    precision: Precision = "float32" if config.precision == "float32" else "bfloat16"
+    available, needed = available_memory(), _memory(config, precision, 1, True)[1]
+    if needed is not None and needed > available:
+        remedy = what_would_fit(config, precision, 1, available, True)
+        raise ConfigError(
+            f"an update needs {needed / 1e9:.1f} GB here, where {available / 1e9:.1f} GB are free, so nothing was timed;"
+            f" {remedy}. Or name the device that it is meant for (--on A100-80GB)."
+        )
 
 
 def _precision(config: TrainConfig, device: Device) -> Precision:
