@@ -220,8 +220,8 @@ def _require_room(config: TrainConfig) -> None:
     if needed is not None and needed > available:
         remedy = what_would_fit(config, precision, 1, available, True)
         raise ConfigError(
-            f"an update needs {needed / 1e9:.1f} GB here, where {available / 1e9:.1f} GB are free, so nothing was timed;"
-            f" {remedy}. Or name the device that it is meant for (--on A100-80GB)."
+            f"an update needs {needed / 1e9:.1f} GB here, where {available / 1e9:.1f} GB are free, so nothing was"
+            f" timed; {remedy}. Or name the device that it is meant for (--on A100-80GB)."
         )
 
 
