@@ -10,7 +10,7 @@ from vitrail.errors import ConfigError, did_you_mean
 from vitrail.models.kinds import ModelConfig, count_macs, count_parameters
 from vitrail.training.config import TrainConfig
 from vitrail.training.memory import RunMemory, run_memory
-from vitrail.training.schedule import make_plan
+from vitrail.training.schedule import Plan, make_plan
 
 Precision = Literal["float32", "bfloat16"]
 HERE = "here"
@@ -141,9 +141,7 @@ def plan(
     remedy = None
     if needed is not None and needed > available:
         remedy = what_would_fit(config, precision, num_devices, available, device is None)
-    # An evaluation is a forward pass alone.
-    evaluations = -(-schedule.total_steps // schedule.evaluate_every_steps)
-    evaluation = evaluations * num_validation * seconds / config.batch_size / _PASSES / 3600
+    evaluation = _evaluation_hours(schedule, num_validation, seconds / config.batch_size)
     hours = seconds * schedule.total_steps / 3600 + evaluation
     return PlanResult(
         device=on,
@@ -167,6 +165,11 @@ def plan(
         cost=None if price is None else hours * num_devices * price,
         how=how,
     )
+
+
+def _evaluation_hours(schedule: Plan, num_pictures: int, seconds_per_picture: float) -> float:
+    evaluations = -(-schedule.total_steps // schedule.evaluate_every_steps)
+    return evaluations * num_pictures * seconds_per_picture / _PASSES / 3600  # a forward pass alone
 
 
 def what_would_fit(config: TrainConfig, precision: Precision, num_devices: int, available: int, is_cpu: bool) -> str:

@@ -106,8 +106,8 @@ def did_not_pay(floor: str, weights: str | None, data: str) -> str:
     if weights is None or floor != FROZEN_FEATURES:
         return "Training did not pay on this data."
     return (
-        "Fine-tuning was not worth it on this data: a linear model on the frozen features of the starting weights is as"
-        f" good, and costs no training. `vitrail probe {weights} {data}` measures that."
+        "Fine-tuning was not worth it on this data: a linear model on the frozen features of the starting weights is at"
+        f" least about as good, and costs no training. `vitrail probe {weights} {data}` measures that."
     )
 
 

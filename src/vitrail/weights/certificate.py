@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -54,7 +54,6 @@ class Certificate:
     settings: tuple[Setting, ...] = ()
     checks: tuple[Check, ...] = ()
     licence: str | None = None
-    files: dict[str, str] = field(default_factory=dict)  # files read -> SHA-256, where it was computed
 
     def lines(self) -> tuple[str, ...]:
         """For people."""
@@ -111,7 +110,6 @@ class Certificate:
                 for check in self.checks
             ],
             "licence": self.licence,
-            "files": self.files,
         }
 
 

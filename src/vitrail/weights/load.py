@@ -31,8 +31,8 @@ def load(
 
     Args:
         spec: a bundle's folder, or the run folder around it; a weights file, or a folder with one and its config, of
-            any layout in `weights.adapters`; a name of the catalog (`vitrail models --weights`); "hf-hub:owner/name",
-            "hf-hub:owner/name@revision", or "owner/name" where there is no such path.
+            any layout in `weights.adapters`; a name or an address of the catalog (`vitrail models --weights`);
+            "hf-hub:owner/name", "hf-hub:owner/name@revision", or "owner/name" where there is no such path.
         choices: what the files do not say, or say wrongly; not for bundles.
         verify: for bundles: also compare checksums and ask about the sample pictures.
         progress: called while a download goes on.
@@ -41,10 +41,10 @@ def load(
     """
     if isinstance(spec, Path) or Path(spec).exists():
         return _from_path(Path(spec), choices, verify)
-    from vitrail.weights.catalog import CATALOG
+    from vitrail.weights.catalog import CATALOG, find
 
-    if spec in CATALOG:
-        entry = CATALOG[spec]
+    entry = find(spec)
+    if entry is not None:
         if entry.source.startswith(_HUB_PREFIXES):
             return _from_hub(entry.source, choices or Choices(), progress)
         return _from_address(entry.source, entry.sha256, entry.licence, choices or Choices(), progress)

@@ -17,7 +17,7 @@ from vitrail.models.resnet_config import ResNetConfig
 from vitrail.models.variants import SIZES
 from vitrail.weights.adapters import ADAPTERS
 from vitrail.weights.adapters.base import Adapter, Description
-from vitrail.weights.adapters.mapping import Entry, native_shapes, require_shapes, tensors_are, to_native
+from vitrail.weights.adapters.mapping import Entry, require_shapes, tensors_are, to_native
 from vitrail.weights.bundle import Bundle, BundleConfig, build_model
 from vitrail.weights.certificate import Certificate, Setting, Unused
 from vitrail.weights.checkpoint import Checkpoint, Choices
@@ -228,9 +228,3 @@ def _settings(description: Description) -> tuple[Setting, ...]:
     labels = description.labels
     shown = f"{len(labels):,} ({labels[0]!r}, {labels[1]!r}, ...)" if len(labels) > 1 else str(len(labels))
     return (*settings, Setting("labels", shown, source))
-
-
-def missing_natives(config: ModelConfig, entries: Sequence[Entry]) -> list[str]:
-    """Tensors of a model of `config` that no entry gives: a mistake of the adapter, for its tests."""
-    given = {entry.native for entry in entries}
-    return [name for name in native_shapes(config) if name not in given]

@@ -10,7 +10,7 @@ class Archive:
     """A file of the publisher; archives are unpacked, other files are put beside what was unpacked."""
 
     address: str
-    md5: str  # as stated by the publisher or by torchvision
+    md5: str  # torchvision's; of the CIFAR archives, as public code quotes them
     inner: tuple[str, ...] = ()  # archives inside the archive
 
 
