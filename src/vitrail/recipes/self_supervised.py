@@ -65,10 +65,10 @@ def masked_patches(situation: Situation) -> TrainConfig:
     2021, appendix B.1.2. Published: for ViT-B/16 on ImageNet 79.9 % after fine-tuning, 2 points over training from
     scratch and 4 below pre-training with labels, after 1M steps of 4,096 pictures. The labels are not looked at.
 
-    Measured on CIFAR-10 (recompressed), 400 updates of 64 pictures on one core of a busy machine (about 12
-    minutes): the loss fell to 2.67 at update 300, where guessing costs 4.24, and 26.6 % of the hidden colours were right. That is too
-    short for features: a 10-shot probe named 22.7 % of 1,000 test pictures right (mean of three draws) and 21.9 %
-    with the untrained network, no clear difference.
+    Measured on CIFAR-10 (recompressed), 400 updates of 64 pictures on one core of a busy machine (about 12 minutes):
+    the loss fell to 2.67 at update 300, where guessing costs 4.24, and 26.6 % of the hidden colours were right. That
+    is too short for features: a 10-shot probe named 22.7 % of 1,000 test pictures right (mean of three draws) and
+    21.9 % with the untrained network, no clear difference.
     """
     return _recipe(situation, "masked_patches", MaskedPatchesConfig())
 

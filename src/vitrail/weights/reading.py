@@ -226,5 +226,6 @@ def _settings(description: Description) -> tuple[Setting, ...]:
     settings += [setting(description.preprocessing, name) for name in _PICTURE_SETTINGS]
     source = description.sources.get("labels", description.default_source)
     labels = description.labels
-    shown = f"{len(labels):,} ({labels[0]!r}, {labels[1]!r}, ...)" if len(labels) > 1 else str(len(labels))
+    first = ", ".join(map(repr, labels[:2])) + (", ..." if len(labels) > 2 else "")
+    shown = f"{len(labels):,} ({first})" if labels else "none"
     return (*settings, Setting("labels", shown, source))
