@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,21 +14,19 @@ import numpy as np
 from vitrail.configuration import to_dict
 from vitrail.data.config import DataConfig
 from vitrail.data.sources import absolute_spec, open_source
-from vitrail.errors import ConfigError, RunError, WeightsError
+from vitrail.errors import ConfigError, WeightsError
 from vitrail.models.kinds import count_macs, count_parameters
 from vitrail.recipes.studies import Study, base_config, get_study
-from vitrail.storage import write_file, write_json
+from vitrail.storage import write_file
 from vitrail.tasks.floor import Floor, measure_floor
-from vitrail.tasks.prepare import PreparedData, describe_splits, prepare_data, restrict_training, write_data_record
+from vitrail.tasks.prepare import PreparedData, describe_splits, prepare_data, restrict_training
 from vitrail.tasks.result import finish
 from vitrail.tasks.run import Run, resolved
+from vitrail.tasks.several import make_folder, plain, require_same, settle, train_in
 from vitrail.tasks.situation import situation
-from vitrail.tasks.timing import Stopwatch
 from vitrail.training.config import TrainConfig
 from vitrail.training.events import Events
-from vitrail.training.precision import run_trial
-from vitrail.training.run_folder import describe_run, lock_run
-from vitrail.training.run_state import load_latest_checkpoint
+from vitrail.training.run_folder import lock_run
 from vitrail.weights.bundle import read_bundle_config
 
 STUDY_FILE, TABLE_FILE = "study.json", "study.csv"
@@ -120,20 +116,20 @@ def run_study(config: StudyConfig, events: Events, command: str = "") -> StudyRe
     base = base_config(situation(data, source), config.steps)
     folder = _folder(config, source.name)
     with lock_run(folder):
-        _require_same(folder, config, base)
+        settings = {"study": config.name, "steps": config.steps, "base": to_dict(base)}
+        require_same(folder, folder / STUDY_FILE, settings, "study")
         prepared = prepare_data(source, data, events)
         events.note(f"data: {describe_splits(prepared)}")
         floor = measure_floor(prepared, None, 0)
-        base = resolved(base, prepared)
-        base = _settle(base, prepared, events)
+        base, _ = settle(resolved(base, prepared), prepared, events)
         cells = study.cells(base)
         names = [(cell, seed) for seed in range(config.seeds) for cell in cells]
         for number, (cell, seed) in enumerate(names):
             events.note(f"run {number + 1} of {len(names)}: {cell}, seed {seed}")
-            place = folder / f"{_plain(cell)}-seed-{seed}"
+            place = folder / f"{plain(cell)}-seed-{seed}"
             if not _is_finished(place):
                 _run(replace(cells[cell], seed=seed), prepared, floor, place, events, command)
-        runs = tuple(_finished(cell, seed, folder / f"{_plain(cell)}-seed-{seed}") for seed in range(config.seeds)
+        runs = tuple(_finished(cell, seed, folder / f"{plain(cell)}-seed-{seed}") for seed in range(config.seeds)
                      for cell in cells)  # fmt: skip
         best = floor.best
         result = StudyResult(config.name, study, source.name, folder, config.steps, runs, best.name, best.test_accuracy)
@@ -142,61 +138,16 @@ def run_study(config: StudyConfig, events: Events, command: str = "") -> StudyRe
 
 
 def _folder(config: StudyConfig, data: str) -> Path:
-    folder = Path(config.out) if config.out is not None else Path("runs") / f"study-{config.name}-{_plain(data)}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be created ({error.strerror}); choose another --out") from error
-    return folder
-
-
-def _require_same(folder: Path, config: StudyConfig, base: TrainConfig) -> None:
-    """A study goes on only as it began: the same question, data, updates and settings."""
-    path = folder / STUDY_FILE
-    now = {"study": config.name, "steps": config.steps, "base": to_dict(base)}
-    now = json.loads(json.dumps(now))
-    if path.exists():
-        try:
-            before = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path}: damaged ({error}); choose another --out") from error
-        if before != now:
-            raise RunError(f"{folder}: holds another study, or this one with other settings; choose another --out")
-    elif any(folder.glob("[!.]*")):
-        raise RunError(f"{folder}: holds something else; choose another --out")
-    else:
-        write_json(path, now)
-
-
-def _settle(base: TrainConfig, prepared: PreparedData, events: Events) -> TrainConfig:
-    """Precision and threads by one trial for all: cells that differ in them would differ in two things."""
-    run = Run(base, prepared, events)
-    trial = run_trial(run.state.objective, run.loader, base, 3.0)
-    return replace(base, precision=trial.precision, num_threads=trial.num_threads)
+    return make_folder(
+        Path(config.out) if config.out is not None else Path("runs") / f"study-{config.name}-{plain(data)}"
+    )
 
 
 def _run(config: TrainConfig, prepared: PreparedData, floor: Floor, place: Path, events: Events, command: str) -> None:
-    place.mkdir(exist_ok=True)
-    watch = Stopwatch()
-    prepared = restrict_training(prepared, config.data)
-    checkpoint, skipped = load_latest_checkpoint(place) if (place / "checkpoints").is_dir() else (None, [])
-    for sentence in skipped:
-        events.warning(sentence)
-    run = Run(config, prepared, events)
-    if checkpoint is None:
-        describe_run(place, config, command)
-        write_data_record(place, prepared, floor.to_json(prepared))
-    else:
-        run.restore(checkpoint)
-    run.events = Events(*events.sinks)
-    try:
-        with watch.phase("training"):
-            run.train(place)
-        with watch.phase("evaluation"):
-            finish(run, place, floor, watch.phases, command)
-    finally:
-        for sink in run.events.sinks[len(events.sinks) :]:
-            sink.close()  # the files of this run, which do not listen to the next one
+    def end(run: Run, seconds: dict[str, float]) -> None:
+        finish(run, place, floor, seconds, command)
+
+    train_in(place, config, restrict_training(prepared, config.data), floor, events, command, end)
 
 
 def _is_finished(place: Path) -> bool:
@@ -227,7 +178,3 @@ def _write_table(result: StudyResult) -> None:
         figures = (f"{run.test_accuracy:.6f}", f"{run.validation_accuracy:.6f}", run.parameters, run.gmacs)
         writer.writerow([run.cell, run.seed, *figures, run.folder])
     write_file(result.folder / TABLE_FILE, text.getvalue().encode())
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.")
