@@ -16,10 +16,10 @@ from vitrail.models.build import Model as AnyModel
 from vitrail.models.kinds import ModelConfig
 from vitrail.models.resnet_config import ResNetConfig
 from vitrail.storage import new_folder, sha256_of, to_json, write_json
-from vitrail.weights.adapters import WRITERS
+from vitrail.weights.adapters import RESNET_WRITERS, WRITERS
 from vitrail.weights.adapters.base import Model, Writing
 from vitrail.weights.adapters.mapping import from_native
-from vitrail.weights.bundle import Bundle, build_model
+from vitrail.weights.bundle import Bundle, BundleConfig, build_model
 from vitrail.weights.card import model_card
 from vitrail.weights.certificate import Check
 from vitrail.weights.checkpoint import open_checkpoint
@@ -56,10 +56,7 @@ def write_layout(bundle: Bundle, layout: str, target: Path) -> Written:
         raise WeightsError(f"unknown layout '{layout}'.{did_you_mean(layout, WRITERS)} Known: {', '.join(WRITERS)}.")
     if target.exists():
         raise WeightsError(f"{target}: is there already and is not overwritten; name another place")
-    config = bundle.config
-    if isinstance(config.model, ResNetConfig):
-        raise WeightsError(f"layout '{layout}': vitrail writes no ResNet in it yet; `--to vitrail` writes a bundle")
-    writing = WRITERS[layout](Model(config.model, config.preprocessing, config.labels))
+    writing = _writing(bundle.config, layout)
     try:
         weights = _write(bundle, layout, writing, target)
     except OSError as error:
@@ -67,6 +64,15 @@ def write_layout(bundle: Bundle, layout: str, target: Path) -> Written:
     checks = (_read_again(bundle, target), *_checks_of_assumptions(bundle, writing))
     how = writing.how_to_load.format(folder=target.absolute(), file=weights.absolute())
     return Written(target, weights, how, checks)
+
+
+def _writing(config: BundleConfig, layout: str) -> Writing:
+    if not isinstance(config.model, ResNetConfig):
+        return WRITERS[layout](Model(config.model, config.preprocessing, config.labels))
+    if layout not in RESNET_WRITERS:
+        known = ", ".join(RESNET_WRITERS)
+        raise WeightsError(f"layout '{layout}' has no place for a BiT ResNet; {known} have, and `--to vitrail`")
+    return RESNET_WRITERS[layout](Model(config.model, config.preprocessing, config.labels))
 
 
 def _write(bundle: Bundle, layout: str, writing: Writing, target: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,14 @@ import pytest
 import torch
 
 import vitrail
+from vitrail.data.config import Preprocessing
 from vitrail.errors import WeightsError
 from vitrail.models.resnet import ResNet
 from vitrail.models.resnet_config import ResNetConfig
+from vitrail.models.resnet_variants import get_resnet_config
+from vitrail.weights.bundle import Bundle, BundleConfig
+from vitrail.weights.labels import default_labels
+from vitrail.weights.writing import write_layout
 
 CONFIG = ResNetConfig(image_size=(480, 480), depths=(1, 2), width_factor=0.5, num_classes=3)
 
@@ -92,6 +98,55 @@ def test_timms_repository_gives_timms_answers(tmp_path: Path) -> None:
     images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(bundle.model(images), peer.eval()(images), rtol=1e-4, atol=1e-5)
+
+
+def bundle_of(config: ResNetConfig) -> Bundle:
+    half = (0.5, 0.5, 0.5)
+    preprocessing = Preprocessing(image_size=config.image_size, resize="squash", mean=half, std=half)
+    about = BundleConfig(model=config, labels=default_labels(config.num_classes), preprocessing=preprocessing)
+    return Bundle(filled(config), about, Path("made up"))
+
+
+@pytest.mark.parametrize("eps", [1e-10, 1e-8])
+def test_an_npz_that_was_written_reads_back_and_its_names_are_bits(tmp_path: Path, eps: float) -> None:
+    bundle = bundle_of(replace(CONFIG, image_size=(32, 32), std_conv_eps=eps))
+    written = write_layout(bundle, "google", tmp_path / "r11.npz")
+    with np.load(tmp_path / "r11.npz") as arrays:
+        expected = in_npz(bundle.model)
+        assert set(arrays) == set(expected)
+        assert all(np.array_equal(arrays[name], expected[name]) for name in expected)
+    # What BiT's code computes in place of another epsilon is said, with what it does to the answers.
+    assert len(written.checks) == (1 if eps == 1e-10 else 2)
+    assert written.checks[0].largest_difference == 0
+    assert "bit_pytorch.models.ResNetV2([1, 2], 0.5)" in written.how_to_load
+
+
+@pytest.mark.parametrize("layout", ["timm", "google"])
+def test_timm_loads_what_was_written_and_answers_the_same(tmp_path: Path, layout: str) -> None:
+    timm = pytest.importorskip("timm")
+    config = replace(get_resnet_config("resnetv2_50x1_bit"), image_size=(32, 32), num_classes=5)
+    bundle = bundle_of(config)
+    written = write_layout(bundle, layout, tmp_path / "out")
+    peer = eval(written.how_to_load, {"timm": timm})  # the line that people are told to run
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = bundle.model(images)
+        assert (peer.eval()(images) - expected).abs().max() < 1e-4 * expected.abs().max()
+    if layout == "timm":
+        again = vitrail.load(tmp_path / "out")
+        assert (again.config.model, again.config.labels) == (config, bundle.config.labels)
+
+
+def test_a_layout_without_the_place_for_it_is_refused_by_name(tmp_path: Path) -> None:
+    for config, layout, said in (
+        (CONFIG, "timm", r"depths \(1, 2\) and width_factor 0.5"),
+        (CONFIG, "huggingface", "has no place for a BiT ResNet; timm, google have"),
+        (replace(CONFIG, max_pool_padding="minus_infinity"), "google", "max_pool_padding 'minus_infinity'"),
+        (replace(CONFIG, group_norm_eps=1e-3), "google", "group_norm_eps 0.001"),
+    ):
+        with pytest.raises(WeightsError, match=said):
+            write_layout(bundle_of(config), layout, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 def test_what_is_missing_or_left_over_is_named(tmp_path: Path) -> None:

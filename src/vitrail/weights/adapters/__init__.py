@@ -5,6 +5,7 @@ from __future__ import annotations
 from vitrail.weights.adapters import (
     big_vision,
     bit,
+    bit_writing,
     deit,
     dino,
     dinov2,
@@ -20,7 +21,7 @@ from vitrail.weights.adapters import (
     torchvision,
     vit_pytorch,
 )
-from vitrail.weights.adapters.base import Adapter, Writer
+from vitrail.weights.adapters.base import Adapter, ResNetWriter, Writer
 
 ADAPTERS: dict[str, Adapter] = {
     "bit": bit.ADAPTER,
@@ -45,4 +46,9 @@ WRITERS: dict[str, Writer] = {
     "huggingface": huggingface.write,
     "google": google.write,
     "torchvision": torchvision.write,
+}
+
+RESNET_WRITERS: dict[str, ResNetWriter] = {
+    "timm": bit_writing.write_timm,
+    "google": bit_writing.write_npz,
 }

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from vitrail.data.config import Preprocessing
 from vitrail.layers.patch_embed import PatchResampleMethod
 from vitrail.layers.position_embed import ResampleMethod
 from vitrail.models.config import ViTConfig
 from vitrail.models.kinds import ModelConfig
+from vitrail.models.resnet_config import ResNetConfig
 from vitrail.weights.adapters.mapping import Entry
 from vitrail.weights.checkpoint import Checkpoint
+
+Config = TypeVar("Config", bound=ModelConfig, covariant=True)
 
 FAMILY_RULE = "the family's rule"
 
@@ -44,10 +47,10 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Generic[Config]):
     """What a writer is given: a model to be said in another layout."""
 
-    config: ViTConfig
+    config: Config
     preprocessing: Preprocessing
     labels: tuple[str, ...]
 
@@ -97,4 +100,5 @@ class Adapter:
 
 
 # Model -> Writing; raises WeightsError for an architecture that the layout cannot say, naming the field.
-Writer = Callable[[Model], Writing]
+Writer = Callable[[Model[ViTConfig]], Writing]
+ResNetWriter = Callable[[Model[ResNetConfig]], Writing]

@@ -67,7 +67,7 @@ def entries(config: ViTConfig, checkpoint: Checkpoint) -> Sequence[Entry]:
     return tree_entries(config, find_tree(checkpoint))
 
 
-def write(model: Model) -> Writing:
+def write(model: Model[ViTConfig]) -> Writing:
     """The names of big_vision's training states, for what only its code computes: gap, MAP, class token without row.
 
     Raises:

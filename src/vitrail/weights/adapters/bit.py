@@ -23,6 +23,7 @@ _NPZ_UNIT = re.compile(r"resnet/block(\d+)/unit(\d+)/a/standardized_conv2d/kerne
 _TIMM_ROOT = "stem.conv.weight"
 _TIMM_UNIT = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.conv1\.weight")
 _TIMM_CONFIG = "config.json"
+NPZ_STD_CONV_EPS = 1e-10  # of BiT's code
 _PREFIXES = ("", "state_dict_ema/", "state_dict/", "model/")
 # The released heads were trained, or tuned, at these sides; pictures were squashed to them (BiT's `bit_hyperrule`).
 _SIDE = 480
@@ -67,7 +68,7 @@ def describe(checkpoint: Checkpoint) -> Description:
             num_classes=0 if head is None else head.shape[classes_axis],
             depths=_depths(checkpoint, names, units, counted_from),
             width_factor=root.shape[root_axes[1]] / 64,
-            std_conv_eps=1e-10 if is_npz else TIMM_STD_CONV_EPS,
+            std_conv_eps=NPZ_STD_CONV_EPS if is_npz else TIMM_STD_CONV_EPS,
         )
     except ConfigError as error:
         raise WeightsError(f"{checkpoint.where}: {error}") from error
@@ -161,6 +162,12 @@ def entries(config: ResNetConfig, checkpoint: Checkpoint) -> Sequence[Entry]:
     if _NPZ_ROOT not in names:
         prefix = _timm_prefix(checkpoint) or ""
         return [Entry(name, (prefix + name,), SAME) for name, _ in _natives(config)]
+    return entries_of_npz(config, names)
+
+
+def entries_of_npz(config: ResNetConfig, names: Mapping[str, str] | None = None) -> list[Entry]:
+    """Of BiT's files; `names`: names without the numbers of layers -> as they are in one file."""
+    names = names or {}
     return [
         Entry(native, (names.get(foreign, foreign),), HWIO if foreign.endswith("kernel") else _VECTOR)
         for native, foreign in _natives(config)

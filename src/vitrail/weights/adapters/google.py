@@ -74,7 +74,7 @@ def entries(config: ViTConfig, checkpoint: Checkpoint) -> Sequence[Entry]:
     return tree_entries(config, find_tree(checkpoint))
 
 
-def write(model: Model) -> Writing:
+def write(model: Model[ViTConfig]) -> Writing:
     """The names of the released files for models that pool by a class token with a position of its own; others under
     big_vision's, which timm reads as well.
 

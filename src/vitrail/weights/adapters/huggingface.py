@@ -22,7 +22,7 @@ _ONLY = {
 }
 
 
-def write(model: Model) -> Writing:
+def write(model: Model[ViTConfig]) -> Writing:
     """ViT where it will do; DeiT for distilled models; DINOv2 for LayerScale, registers and gated MLPs.
 
     Raises:

@@ -115,7 +115,7 @@ def fits(config: ViTConfig) -> bool:
     return config.num_register_tokens == 1 and config.pooling == "token" and config.num_classes > 0
 
 
-def write(model: Model) -> Writing:
+def write(model: Model[ViTConfig]) -> Writing:
     """With two heads, with one head beside which the distillation token is a register, or DeiTModel without any."""
     config = model.config
     kind, how_to_load = "DeiTForImageClassification", FROM_PRETRAINED

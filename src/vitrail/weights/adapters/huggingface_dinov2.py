@@ -195,7 +195,7 @@ def unused(name: str) -> str | None:
     return "the mask token of the pre-training" if re.fullmatch(_MASK_TOKEN, name) else None
 
 
-def write(model: Model) -> Writing:
+def write(model: Model[ViTConfig]) -> Writing:
     """Dinov2ForImageClassification or Dinov2Model, both also WithRegisters.
 
     Raises:

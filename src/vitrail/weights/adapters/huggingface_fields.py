@@ -324,7 +324,7 @@ def _require_same_order(where: str, labels: tuple[str, ...], label2id: Any) -> N
             )
 
 
-def write_config(model: Model, model_type: str, architecture: str) -> dict[str, Any]:
+def write_config(model: Model[ViTConfig], model_type: str, architecture: str) -> dict[str, Any]:
     """What config.json of every family says alike."""
     config = model.config
     height, width = config.image_size

@@ -92,7 +92,7 @@ def unused(name: str) -> str | None:
     return next((reason for pattern, reason in _UNUSED.items() if re.fullmatch(pattern, name)), None)
 
 
-def write(model: Model) -> Writing:
+def write(model: Model[ViTConfig]) -> Writing:
     """ViTForImageClassification; ViTModel without its pooler where there is no head."""
     config = model.config
     has_head = config.num_classes > 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from vitrail.data.config import Preprocessing
 from vitrail.errors import WeightsError
 from vitrail.models.config import ViTConfig
+from vitrail.models.kinds import ModelConfig
 from vitrail.models.variants import TIMM_NAMES, get_config
 from vitrail.weights.adapters.base import Model, Writing
 from vitrail.weights.adapters.mapping import Entry, native_shapes
@@ -13,7 +15,7 @@ from vitrail.weights.adapters.timm_architectures import hybrid_architecture
 from vitrail.weights.adapters.timm_names import CARRIER, beside_fixed_table, positions_codec
 
 
-def write(model: Model) -> Writing:
+def write(model: Model[ViTConfig]) -> Writing:
     """timm's layout, for `timm.create_model("local-dir:FOLDER", pretrained=True)` and the hub.
 
     Raises:
@@ -31,14 +33,8 @@ def write(model: Model) -> Writing:
     elif config.position_embedding != "none":
         said = [beside_fixed_table(e, "pos_embed", config, stored_prefix) if e.native == CARRIER else e for e in said]
     pretrained = {
-        "num_classes": config.num_classes,
-        "input_size": [config.in_channels, *config.image_size],
+        **pretrained_cfg(config, preprocessing),
         "fixed_input_size": True,
-        "interpolation": preprocessing.interpolation,
-        "crop_pct": preprocessing.crop_fraction if preprocessing.resize == "crop" else 1.0,
-        "crop_mode": "center" if preprocessing.resize == "crop" else "squash",
-        "mean": list(preprocessing.mean),
-        "std": list(preprocessing.std),
         "first_conv": _first_conv(config),
         "classifier": ["head", "head_dist"] if config.distillation_token else "head",
     }
@@ -61,6 +57,19 @@ def write(model: Model) -> Writing:
         assumed,
         'timm.create_model("local-dir:{folder}", pretrained=True)',
     )
+
+
+def pretrained_cfg(config: ModelConfig, preprocessing: Preprocessing) -> dict[str, Any]:
+    """What timm's pretrained_cfg says of the pictures, without the names of layers."""
+    return {
+        "num_classes": config.num_classes,
+        "input_size": [config.in_channels, *config.image_size],
+        "interpolation": preprocessing.interpolation,
+        "crop_pct": preprocessing.crop_fraction if preprocessing.resize == "crop" else 1.0,
+        "crop_mode": "center" if preprocessing.resize == "crop" else "squash",
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+    }
 
 
 def _first_conv(config: ViTConfig) -> str:

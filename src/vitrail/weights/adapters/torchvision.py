@@ -209,7 +209,7 @@ def unused(name: str) -> str | None:
     return next((reason for start, reason in _UNUSED.items() if re.match(start, name)), None)
 
 
-def write(model: Model) -> Writing:
+def write(model: Model[ViTConfig]) -> Writing:
     """Under the names of torchvision since 0.13.
 
     Raises:
