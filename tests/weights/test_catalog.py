@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from vitrail.models.costs import count_parameters
+from vitrail.models.kinds import count_parameters
+from vitrail.models.resnet_variants import get_resnet_config, is_resnet
 from vitrail.models.variants import get_config
 from vitrail.weights.catalog import CATALOG, CatalogEntry, default_weights, find
 
@@ -35,6 +36,12 @@ def test_its_family_has_an_adapter(entry: CatalogEntry) -> None:
 @ENTRIES
 def test_its_size_is_the_one_that_we_build(entry: CatalogEntry) -> None:
     variant, _, rest = entry.variant.partition(", ")
+    if is_resnet(variant):
+        resnet = get_resnet_config(variant)
+        resnet = replace(resnet, num_classes=21843) if entry.trained_on == "ImageNet-21k" else resnet
+        assert resnet.image_size == (entry.image_size, entry.image_size)
+        assert entry.parameters == pytest.approx(count_parameters(resnet) / 1e6, abs=0.006)
+        return
     config = get_config(variant)
     if "@" in variant:
         assert config.image_size == (entry.image_size, entry.image_size)

@@ -2,7 +2,7 @@
 
 What stands here was taken from the sources named, and None where they say nothing:
 - timm's: repositories, licences, sizes and preprocessing of its pretrained configs (timm 1.0.31); accuracy of its
-  results-imagenet.csv, evaluated at the picture size given (DeiT-III: the edition of 2023).
+  results-imagenet.csv, evaluated at the picture size given (DeiT-III, hybrids and BiT: the edition of 2023).
 - torchvision's: its weights enums (torchvision 0.29), with the first eight digits of each SHA-256.
 - Google's npz: the addresses in timm and big_vision; the licence is what timm states for the same weights, and so is
   the accuracy of SAM's; that of big_vision's plain ViT-S/16: Beyer et al. 2022.
@@ -22,7 +22,7 @@ class CatalogEntry:
 
     Attributes:
         name: what `--weights` takes.
-        variant: of `models.variants`, with what differs from it.
+        variant: of `models.variants` or `models.resnet_variants`, with what differs from it.
         source: "hf-hub:owner/name", or an https address.
         family: the adapter that reads it.
         licence: of the weights, as an identifier of the hub ("apache-2.0"); None: their source states none.
@@ -73,6 +73,14 @@ def _timm(
     preprocessing = f"{norm}, bicubic, crop {crop:g}"
     source = f"hf-hub:timm/{name}"
     return CatalogEntry(name, variant, source, "timm", licence, trained_on, accuracy, size, parameters, preprocessing)
+
+
+def _bit(
+    name: str, variant: str, trained_on: str, accuracy: float | None, size: int, parameters: float
+) -> CatalogEntry:
+    preprocessing = f"{_HALF}, bilinear, crop {0.875 if size == 224 else 1:g}"
+    source = f"hf-hub:timm/{name}"
+    return CatalogEntry(name, variant, source, "bit", _APACHE, trained_on, accuracy, size, parameters, preprocessing)
 
 
 def _huggingface(
@@ -213,6 +221,22 @@ _ENTRIES = (
     CatalogEntry("vit-b-300ep-linear.moco_v3", "ViT-B/16, 12 heads",
           f"{_MOCO}/vit-b-300ep/linear-vit-b-300ep.pth.tar",
                  "moco", _NON_COMMERCIAL, _MOCO_V3, 76.7, 224, 86.57, f"{_IMAGENET}, bilinear, short side 256"),
+    # Hybrids: a ResNet in front of the blocks (AugReg; the first paper's R50+ViT-B/16).
+    _timm("vit_tiny_r_s16_p8_224.augreg_in21k", "R+ViT-Ti/16", _IN21K, None, 224, 10.36),
+    _timm("vit_small_r26_s32_224.augreg_in21k", "R26+ViT-S/32", _IN21K, None, 224, 44.46),
+    _timm("vit_small_r26_s32_224.augreg_in21k_ft_in1k", "R26+ViT-S/32", _BOTH, 81.864, 224, 36.43),
+    _timm("vit_small_r26_s32_384.augreg_in21k_ft_in1k", "R26+ViT-S/32@384", _BOTH, 84.048, 384, 36.47),
+    _timm("vit_base_r50_s16_384.orig_in21k_ft_in1k", "R50+ViT-B/16@384", _BOTH, 84.976, 384, 98.95),
+    _timm("vit_large_r50_s32_224.augreg_in21k", "R50+ViT-L/32", _IN21K, None, 224, 350.36),
+    _timm("vit_large_r50_s32_224.augreg_in21k_ft_in1k", "R50+ViT-L/32", _BOTH, 84.422, 224, 328.99),
+    _timm("vit_large_r50_s32_384.augreg_in21k_ft_in1k", "R50+ViT-L/32@384", _BOTH, 86.182, 384, 329.09),
+    # BiT-M's ResNets (Kolesnikov et al. 2020).
+    _bit("resnetv2_50x1_bit.goog_in21k", "BiT-R50x1", _IN21K, None, 224, 68.26),
+    _bit("resnetv2_50x1_bit.goog_in21k_ft_in1k", "BiT-R50x1@448", _BOTH, None, 448, 25.55),
+    _bit("resnetv2_50x3_bit.goog_in21k_ft_in1k", "BiT-R50x3@448", _BOTH, 84.02, 448, 217.32),
+    _bit("resnetv2_101x1_bit.goog_in21k", "BiT-R101x1", _IN21K, None, 224, 87.25),
+    _bit("resnetv2_101x1_bit.goog_in21k_ft_in1k", "BiT-R101x1@448", _BOTH, 82.342, 448, 44.54),
+    _bit("resnetv2_152x2_bit.goog_in21k_ft_in1k", "BiT-R152x2@448", _BOTH, 84.51, 448, 236.34),
     # torchvision's.
     _torchvision("vit_b_16.torchvision", "ViT-B/16", "vit_b_16-c867db91", _IN1K, 81.072, 224, 86.57, 256),
     _torchvision("vit_b_32.torchvision", "ViT-B/32", "vit_b_32-d86f8d99", _IN1K, 75.912, 224, 88.22, 256),
