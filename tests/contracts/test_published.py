@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
+import sys
 import tarfile
 import threading
 import zipfile
@@ -13,12 +15,13 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from published_layouts import LAYOUTS, picture
+from published_layouts import LAYOUTS, example, jpeg, picture, record
 from scipy.io import savemat
 
 from vitrail.data.imagenet_classes import imagenet_synsets
 from vitrail.data.published.catalog import PUBLISHED, Archive
 from vitrail.data.published.fetch import fetch, unpack
+from vitrail.data.published.tfrecord import masked_checksum, records
 from vitrail.data.sources import absolute_spec, open_source
 from vitrail.data.sources.published import READERS
 from vitrail.data.split import TEST, TRAIN, UNASSIGNED, VALIDATION
@@ -73,6 +76,24 @@ def test_a_batch_that_is_cut_off_is_refused(tmp_path):
         ("dsprites-location", ["place 00", "place 15", "place 00"], [UNASSIGNED] * 3),
         ("dsprites-orientation", ["orientation 00", "orientation 15", "orientation 00"], [UNASSIGNED] * 3),
         ("imagenet", ["tench", "Egyptian cat"] * 2, [TRAIN] * 2 + [TEST] * 2),
+        ("sun397", ["abbey", "church/outdoor", "abbey"], [TRAIN, VALIDATION, TEST]),
+        (
+            "patch-camelyon",
+            ["no metastasis", "metastasis", "metastasis", "no metastasis"],
+            [TRAIN, TRAIN, VALIDATION, TEST],
+        ),
+        ("retinopathy", ["grade 0", "grade 4", "grade 0"], [TRAIN, VALIDATION, TEST]),
+        ("dmlab", ["class 0", "class 5", "class 5", "class 0"], [TRAIN, TRAIN, VALIDATION, TEST]),
+        (
+            "smallnorb-azimuth",
+            ["azimuth 000 degrees", "azimuth 340 degrees"] * 2,
+            [TRAIN, TRAIN, TEST, TEST],
+        ),
+        (
+            "smallnorb-elevation",
+            [f"elevation {height} degrees" for height in (30, 70, 70, 30)],
+            [TRAIN, TRAIN, TEST, TEST],
+        ),
     ],
 )
 def test_the_publishers_labels_and_division_are_kept(name, names, splits, tmp_path):
@@ -85,6 +106,116 @@ def test_dsprites_unpacks_to_black_and_white(tmp_path):
     pixels = opened("dsprites-location", tmp_path).open(1).pixels(num_channels=1)[:, :, 0]
     assert np.argwhere(pixels == 255).tolist() == [[5, 6]]
     assert pixels.sum() == 255
+
+
+def test_smallnorb_shows_what_the_first_camera_saw(tmp_path):
+    source = opened("smallnorb-elevation", tmp_path)
+    assert [int(source.open(index).pixels(num_channels=1).max()) for index in range(4)] == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda data: data[:-1], "has not just as many"),
+        (lambda data: data + b"0", "has not just as many"),
+        (lambda data: b"\x00" + data[1:], "magic"),
+        (lambda data: data[:8] + b"\xff\xff\xff\x7f" + data[12:], "up to 24,300"),
+        (lambda data: data[:9], "cut off"),
+    ],
+)
+def test_a_damaged_matrix_is_refused_before_its_size_is_believed(change, why, tmp_path):
+    LAYOUTS["smallnorb-azimuth"](tmp_path)
+    (file,) = tmp_path.glob("*training-info.mat")
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(DataError, match=why):
+        open_source(f"smallnorb-azimuth:{tmp_path}")
+
+
+def test_the_pictures_inside_tfrecords_are_read_where_they_lie(tmp_path):
+    source = pickle.loads(pickle.dumps(opened("dmlab", tmp_path)))
+    assert [source.open(index).size for index in range(4)] == [(9, 12)] * 4
+    assert [int(source.open(index).pixels()[0, 0, 0]) > 100 for index in range(4)] == [False, True, True, False]
+    assert len({source.key(index) for index in range(4)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (lambda: b"\x01" * 40, "checksum of its length"),
+        (lambda: record(example(image=jpeg("red"), label=1))[:-9], "cut off"),
+        (lambda: record(example(image=jpeg("red"))), "no feature 'label'"),
+        (lambda: record(example(image=3, label=1)), "'image' must be bytes"),
+        (lambda: record(example(image=jpeg("red"), label=6)), "between 0 and 5"),
+        (lambda: record(b"\x0a\x7f"), "leads outside"),
+        (lambda: record(b"\x0f"), "wire type 7"),
+        (lambda: record(b"\xff" * 12), "without an end"),
+    ],
+)
+def test_what_is_no_tfrecord_of_labelled_pictures_is_refused(content, why, tmp_path):
+    LAYOUTS["dmlab"](tmp_path)
+    (tmp_path / "dmlab-test.tfrecord").write_bytes(content())
+    with pytest.raises(DataError, match=why):
+        open_source(f"dmlab:{tmp_path}")
+
+
+def test_tfrecord_checksums_are_those_of_the_format():
+    # CRC-32C of "123456789" is 0xE3069283 (RFC 3720, appendix B.4, has the polynomial).
+    plain = 0xE3069283
+    assert masked_checksum(b"123456789") == ((plain >> 15 | plain << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def test_records_are_those_that_tensorboard_finds(tmp_path):
+    tensorboard = pytest.importorskip("tensorboard.compat.tensorflow_stub.pywrap_tensorflow")
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(record(example(label=1)) + record(example(label=77)))
+    ours = list(records(memoryview(path.read_bytes())))
+    reader = tensorboard.PyRecordReader_New(str(path))
+    for span in ours:
+        reader.GetNext()
+        assert reader.record() == path.read_bytes()[span.start : span.end]
+
+
+def test_patches_in_hdf5_are_opened_anew_in_each_process(tmp_path):
+    source = opened("patch-camelyon", tmp_path)
+    assert int(source.open(1).pixels()[0, 0, 0]) == 8
+    again = pickle.loads(pickle.dumps(source))
+    assert not again.opened
+    assert int(again.open(3).pixels()[0, 0, 0]) == 7
+
+
+def test_hdf5_without_h5py_says_what_to_install(tmp_path, monkeypatch):
+    LAYOUTS["patch-camelyon"](tmp_path)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(DataError, match=r"vitrail\[hdf5\]"):
+        open_source(f"patch-camelyon:{tmp_path}")
+
+
+def test_kitti_is_divided_by_whole_drives_and_labelled_by_the_nearest_vehicle(tmp_path):
+    source = opened("kitti-distance", tmp_path)
+    assert [name[0] for name in names_of(source)] == ["0", "1", "3", "2"]
+    assert source.splits[0] == source.splits[3]  # of one drive
+    assert sorted(set(source.splits.tolist())) == [TRAIN, VALIDATION, TEST]
+
+
+def test_sun397_falls_back_to_the_publishers_first_partition(tmp_path):
+    LAYOUTS["sun397"](tmp_path)
+    for file in tmp_path.glob("*.txt"):
+        file.unlink()
+    with pytest.raises(DataError, match="publisher's Partitions"):
+        open_source(f"sun397:{tmp_path}")
+    (tmp_path / "Training_01.txt").write_text("/a/abbey/1.jpg\n")
+    (tmp_path / "Testing_01.txt").write_text("/c/church/outdoor/2.jpg\n/../../etc/1.jpg\n")
+    with pytest.raises(DataError, match="has the line"):
+        open_source(f"sun397:{tmp_path}")
+    (tmp_path / "Testing_01.txt").write_text("/c/church/outdoor/2.jpg\n")
+    assert open_source(f"sun397:{tmp_path}").splits.tolist() == [TRAIN, TEST]
+
+
+def test_names_that_read_the_same_files_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITRAIL_DATA", str(tmp_path))
+    (tmp_path / "smallnorb").mkdir()
+    LAYOUTS["smallnorb-azimuth"](tmp_path / "smallnorb")
+    assert len(open_source("smallnorb-azimuth")) == len(open_source("smallnorb-elevation")) == 4
 
 
 def test_imagenets_flat_validation_pictures_are_labelled_by_the_development_kit(tmp_path):

@@ -36,7 +36,18 @@ def _huggingface(root):
     return f"hf:{root / 'saved'}"
 
 
-EXAMPLES = {"digits": lambda root: "digits", "folder": _folder, "table": _table, "huggingface": _huggingface}
+def _vtab(root):
+    LAYOUTS["dtd"](root)
+    return f"vtab:dtd:{root}"
+
+
+EXAMPLES = {
+    "digits": lambda root: "digits",
+    "folder": _folder,
+    "table": _table,
+    "huggingface": _huggingface,
+    "vtab": _vtab,
+}
 KINDS = [kind for kind in SOURCES if kind != "published"] + list(PUBLISHED)
 
 

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vitrail.data import vtab
+from vitrail.data.sources import open_source
+from vitrail.data.sources.base import ArraySource
 from vitrail.data.sources.published import READERS
+from vitrail.data.split import TEST, TRAIN, UNASSIGNED, VALIDATION
 from vitrail.data.vtab import EXPECTED_MEANS, NUM_TRAIN, NUM_VALIDATION, VTAB
+from vitrail.data.vtab_cut import cut
+from vitrail.errors import DataError
 
 
 def test_there_are_19_tasks_in_groups_of_7_4_and_8() -> None:
@@ -19,22 +27,72 @@ def test_the_mean_of_the_expected_column_is_the_printed_one() -> None:
 
 
 @pytest.mark.parametrize("name", VTAB)
-def test_800_and_200_pictures_are_there_and_do_not_overlap(name: str) -> None:
+def test_every_task_is_read_by_its_name_and_has_1000_pictures(name: str) -> None:
     task = VTAB[name]
-    split, start, end = task.validation_slice
-    assert end - start == NUM_VALIDATION
-    assert task.num_train >= NUM_TRAIN
-    if split == "train":  # the sizes include what the slice takes: the split is cut into both
-        assert start >= NUM_TRAIN
-        assert end <= task.num_train_and_validation
-    assert task.address.startswith("http")
-    assert task.layout
+    assert name in READERS
+    assert task.num_train_and_validation >= NUM_TRAIN + NUM_VALIDATION
     assert task.num_classes > 1
 
 
-def test_a_task_that_is_read_by_name_names_a_source() -> None:
-    for task in VTAB.values():
-        assert task.source is None or task.source in READERS, task.title
+def made_up(counts: dict[int, int], num_classes: int = 10) -> ArraySource:
+    """So many pictures in each split, with labels in turn."""
+    splits = np.repeat(list(counts), list(counts.values())).astype(np.int8)
+    labels = np.arange(len(splits)) % num_classes
+    classes = tuple(map(str, range(num_classes)))
+    return ArraySource("made-up", "made-up", np.zeros((len(splits), 1, 1), np.uint8), classes, labels, splits)
+
+
+def counted(source: ArraySource, name: str) -> tuple[int, ...]:
+    splits = cut(source, VTAB[name])
+    return tuple(int((splits == split).sum()) for split in (TRAIN, VALIDATION, TEST))
+
+
+def test_800_train_200_validate_and_the_publishers_whole_test_split_is_scored() -> None:
+    source = made_up({TRAIN: 5000, VALIDATION: 600, TEST: 700})
+    assert counted(source, "dtd") == (800, 200, 700)
+    splits = cut(source, VTAB["dtd"])
+    assert ((splits == TEST) == (source.splits == TEST)).all()
+    assert (source.splits[splits == VALIDATION] == VALIDATION).all()
+    assert (source.splits[splits == TRAIN] == TRAIN).all()
+
+
+def test_without_validation_pictures_of_the_publisher_the_200_are_training_pictures() -> None:
+    source = made_up({TRAIN: 5000, TEST: 700})
+    for name in ("cifar100", "sun397"):  # the latter with the publisher's own lists
+        assert counted(source, name) == (800, 200, 700)
+
+
+def test_the_200_of_smallnorb_come_from_one_half_of_the_test_split_and_the_other_is_scored() -> None:
+    source = made_up({TRAIN: 2000, TEST: 1001})
+    assert counted(source, "smallnorb-azimuth") == (800, 200, 501)
+    assert (source.splits[cut(source, VTAB["smallnorb-azimuth"]) == VALIDATION] == TEST).all()
+
+
+def test_what_nobody_divided_is_divided_as_the_benchmark_does() -> None:
+    assert counted(made_up({UNASSIGNED: 27_000}), "eurosat") == (800, 200, 5400)
+    caltech = made_up({UNASSIGNED: 9144}, 102)
+    assert counted(caltech, "caltech101") == (800, 200, 6084)
+
+
+def test_which_pictures_are_taken_hangs_on_their_names_and_the_seed_alone() -> None:
+    large = made_up({TRAIN: 3000, TEST: 10})
+    fewer = replace(large, pixels=large.pixels[1:], labels=large.labels[1:], splits=large.splits[1:])
+    assert (cut(large, VTAB["svhn"]) == cut(large, VTAB["svhn"])).all()
+    assert (cut(large, VTAB["svhn"]) != cut(large, VTAB["svhn"], seed=1)).any()
+    taken = {large.key(int(index)) for index in np.flatnonzero(cut(large, VTAB["svhn"]) == TRAIN)}
+    others = {fewer.key(int(index)) for index in np.flatnonzero(cut(fewer, VTAB["svhn"]) == TRAIN)}
+    assert len(taken & others) >= 799
+
+
+def test_fewer_than_1000_pictures_are_cut_in_the_same_proportion() -> None:
+    assert counted(made_up({TRAIN: 50, TEST: 7}), "svhn") == (40, 10, 7)
+
+
+def test_an_unknown_task_is_refused_with_the_nearest_and_a_missing_one_with_its_address(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no task 'cifar10'\. Did you mean 'cifar100'"):
+        open_source("vtab:cifar10")
+    with pytest.raises(DataError, match=r"toronto\.edu"):
+        open_source(f"vtab:cifar100:{tmp_path / 'nowhere'}")
 
 
 def test_clevr_counts_from_three_to_ten_objects() -> None:

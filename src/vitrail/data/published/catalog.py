@@ -22,8 +22,9 @@ class PublishedData:
     address: str  # the page of the publisher
     licence: str  # what the publisher says of its use
     layout: str  # what lies in the folder, for messages
-    needs: tuple[str, ...]  # files and folders; one of the alternatives "a|b" each
+    needs: tuple[str, ...]  # files and folders; one of the alternatives "a|b" each; "*" stands for any ending
     tops: tuple[str, ...] = ()  # folders that the publisher's archives put around it
+    shared: str = ""  # the folder, beside that of the data set's name, where several names read the same files
     archives: tuple[Archive, ...] = ()  # none: not downloaded (too large, on request only, or not over https)
 
 
@@ -35,6 +36,20 @@ _CLEVR = PublishedData(
     layout="images/{train,val}/*.png and scenes/CLEVR_{train,val}_scenes.json, of CLEVR_v1.0.zip",
     needs=("scenes/CLEVR_train_scenes.json|scenes/CLEVR_val_scenes.json",),
     tops=("CLEVR_v1.0",),
+    shared="clevr",
+)
+_NORB = PublishedData(
+    title="smallNORB",
+    address="https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/",
+    licence="research use",
+    layout="smallnorb-5x46789x9x18x6x2x96x96-training-{dat,info}.mat and smallnorb-5x01235x9x18x6x2x96x96-testing-"
+    "{dat,info}.mat, or the same with .gz",
+    needs=tuple(
+        f"smallnorb-5x{side}-{kind}.mat|smallnorb-5x{side}-{kind}.mat.gz"
+        for side in ("46789x9x18x6x2x96x96-training", "01235x9x18x6x2x96x96-testing")
+        for kind in ("dat", "info")
+    ),
+    shared="smallnorb",
 )
 _DSPRITES = PublishedData(
     title="dSprites",
@@ -42,6 +57,7 @@ _DSPRITES = PublishedData(
     licence="Apache-2.0",
     layout="dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz",
     needs=("dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz",),
+    shared="dsprites",
 )
 
 PUBLISHED: dict[str, PublishedData] = {
@@ -179,6 +195,50 @@ PUBLISHED: dict[str, PublishedData] = {
     "clevr-distance": _CLEVR,
     "dsprites-location": _DSPRITES,
     "dsprites-orientation": _DSPRITES,
+    "sun397": PublishedData(
+        title="SUN397",
+        address="https://vision.princeton.edu/projects/2010/SUN/",
+        licence="research use; the pictures belong to their owners",
+        layout="SUN397/<letter>/<class>/*.jpg with sun397_tfds_{tr,va,te}.txt (in the repository tensorflow/datasets),"
+        " or with Training_01.txt and Testing_01.txt of Partitions.zip",
+        needs=("SUN397",),
+    ),
+    "patch-camelyon": PublishedData(
+        title="Patch Camelyon",
+        address="https://github.com/basveeling/pcam",
+        licence="CC0",
+        layout="camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5, unpacked by gunzip",
+        needs=tuple(
+            f"camelyonpatch_level_2_split_{split}_{letter}.h5"
+            for split in ("train", "valid", "test")
+            for letter in "xy"
+        ),
+    ),
+    "retinopathy": PublishedData(
+        title="Diabetic Retinopathy Detection",
+        address="https://www.kaggle.com/c/diabetic-retinopathy-detection",
+        licence="the rules of the competition",
+        layout="train/*.jpeg, test/*.jpeg, trainLabels.csv and retinopathy_solution.csv, which has the column Usage",
+        needs=("train", "test", "trainLabels.csv", "retinopathy_solution.csv"),
+    ),
+    "dmlab": PublishedData(
+        title="DMLab",
+        address="https://github.com/google-research/task_adaptation",
+        licence="Apache-2.0",
+        layout="dmlab-{train,validation,test}.tfrecord (or -00000-of-... of each), of https://storage.googleapis.com/dmlab-vtab/dmlab.tar.gz",
+        needs=("dmlab-train.tfrecord*", "dmlab-validation.tfrecord*", "dmlab-test.tfrecord*"),
+        tops=("dmlab",),
+    ),
+    "kitti-distance": PublishedData(
+        title="KITTI, 2D objects",
+        address="https://www.cvlibs.net/datasets/kitti/eval_object.php",
+        licence="CC BY-NC-SA 3.0",
+        layout="training/image_2/*.png, training/label_2/*.txt, and mapping/train_{mapping,rand}.txt of"
+        " devkit_object.zip",
+        needs=("training/image_2", "training/label_2", "mapping/train_mapping.txt", "mapping/train_rand.txt"),
+    ),
+    "smallnorb-azimuth": _NORB,
+    "smallnorb-elevation": _NORB,
 }
 
 

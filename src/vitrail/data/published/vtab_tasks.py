@@ -1,7 +1,8 @@
-"""Data sets of VTAB (Zhai et al. 2019) that are not among the others: class folders, SVHN, CLEVR."""
+"""Data sets of VTAB (Zhai et al. 2019) that need no file of their own: folders, lists and tables of pictures."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from vitrail.data import vtab
-from vitrail.data.published.listing import Place, Row, class_folders, file_source, pictures_of, read_mat
+from vitrail.data.published.listing import Place, Row, class_folders, file_source, lines_of, pictures_of, read_mat
 from vitrail.data.sources.base import ArraySource, FileSource, label_map, reason
-from vitrail.data.split import TEST, TRAIN, UNASSIGNED
+from vitrail.data.split import TEST, TRAIN, UNASSIGNED, VALIDATION
 from vitrail.errors import DataError
 
 
@@ -88,6 +89,51 @@ def _clevr(place: Place, name_of: Callable[[list[Any]], str]) -> FileSource:
             raise DataError(f"{place.spec}: {file}: {reason(error)}") from error
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise DataError(f"{place.spec}: {file} is not CLEVR's list of scenes: {error!r}") from error
+    return file_source(place, rows, must_check=True)
+
+
+_SUN_LISTS = (
+    (("sun397_tfds_tr.txt", TRAIN), ("sun397_tfds_va.txt", VALIDATION), ("sun397_tfds_te.txt", TEST)),
+    (("Training_01.txt", TRAIN), ("Testing_01.txt", TEST)),
+)
+
+
+def read_sun397(place: Place) -> FileSource:
+    """108,753 pictures of 397 scenes, divided by the lists that are there.
+
+    Those of TensorFlow Datasets, which VTAB uses (76,128 / 10,875 / 21,750), or the first of the publisher's ten
+    partitions (50 training and 50 test pictures of each class).
+    """
+    lists = next((lists for lists in _SUN_LISTS if (place.root / lists[0][0]).is_file()), None)
+    if lists is None:
+        raise DataError(
+            f"{place.spec}: {place.root} has neither {_SUN_LISTS[0][0]} nor {_SUN_LISTS[1][0]}, which say what is for"
+            " training and what for testing; the latter is in the publisher's Partitions.zip, the former in the"
+            " repository tensorflow/datasets"
+        )
+    rows = []
+    for file, split in lists:
+        for line in lines_of(place, file):
+            if not line.startswith("/") or ".." in line or line.count("/") < 3:
+                raise DataError(f"{place.spec}: {place.root / file} has the line {line!r}, not '/a/abbey/sun_a.jpg'")
+            rows.append((f"SUN397{line}", line[3:].rpartition("/")[0], split))
+    return file_source(place, rows, must_check=True)
+
+
+def read_retinopathy(place: Place) -> FileSource:
+    """35,126 training, 10,906 validation (the public board's) and 42,670 test photographs in five grades."""
+    rows = []
+    for file, folder, splits in (
+        ("trainLabels.csv", "train", {"": TRAIN}),
+        ("retinopathy_solution.csv", "test", {"Public": VALIDATION, "Private": TEST}),
+    ):
+        for row in csv.DictReader(lines_of(place, file)):
+            picture, grade, usage = row.get("image") or "", row.get("level") or "", row.get("Usage") or ""
+            if "/" in picture or not picture or grade not in tuple("01234") or usage not in splits:
+                raise DataError(
+                    f"{place.spec}: {place.root / file} has the row {row}, not an image and a level, 0 to 4"
+                )
+            rows.append((f"{folder}/{picture}.jpeg", f"grade {grade}", splits[usage]))
     return file_source(place, rows, must_check=True)
 
 

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vitrail.data.config import ImageLimits
+from vitrail.data.published.camelyon import read_camelyon
 from vitrail.data.published.catalog import PUBLISHED, PublishedData
 from vitrail.data.published.cifar import read_cifar10, read_cifar100
+from vitrail.data.published.dmlab import read_dmlab
 from vitrail.data.published.dsprites import read_location, read_orientation
 from vitrail.data.published.fetch import by_hand, fetch
 from vitrail.data.published.imagenet import read_imagenet, read_imagenet21k
+from vitrail.data.published.kitti import read_kitti
 from vitrail.data.published.listing import Place
+from vitrail.data.published.norb import read_azimuth, read_elevation
 from vitrail.data.published.oxford import read_dtd, read_flowers, read_pets
 from vitrail.data.published.vtab_tasks import (
     read_caltech101,
@@ -20,9 +24,12 @@ from vitrail.data.published.vtab_tasks import (
     read_clevr_distance,
     read_eurosat,
     read_resisc45,
+    read_retinopathy,
+    read_sun397,
     read_svhn,
 )
 from vitrail.data.sources.base import Source, shown
+from vitrail.download import Progress
 from vitrail.errors import DataError
 
 READERS: dict[str, Callable[[Place], Source]] = {
@@ -41,6 +48,13 @@ READERS: dict[str, Callable[[Place], Source]] = {
     "clevr-distance": read_clevr_distance,
     "dsprites-location": read_location,
     "dsprites-orientation": read_orientation,
+    "sun397": read_sun397,
+    "patch-camelyon": read_camelyon,
+    "retinopathy": read_retinopathy,
+    "dmlab": read_dmlab,
+    "kitti-distance": read_kitti,
+    "smallnorb-azimuth": read_azimuth,
+    "smallnorb-elevation": read_elevation,
 }
 
 
@@ -49,9 +63,17 @@ def data_root() -> Path:
     return Path(os.environ.get("VITRAIL_DATA") or "~/.cache/vitrail/data").expanduser()
 
 
-def open_published(spec: str, limits: ImageLimits) -> Source:
+def folder_of(name: str, base: Path) -> Path:
+    """Where a data set lies below a folder of several: in one of its name, or one shared with others."""
+    own, shared = base / name, base / (PUBLISHED[name].shared or name)
+    return own if own.exists() or not shared.exists() else shared
+
+
+def open_published(spec: str, limits: ImageLimits, progress: Progress | None = None) -> Source:
     """Open a data set in its publisher's own layout.
 
+    Args:
+        progress: called while a download goes on.
     Raises:
         DataError: it is not there and cannot be downloaded, or its files are not those of the publisher; the message
             says where to get it and how it must lie.
@@ -60,14 +82,14 @@ def open_published(spec: str, limits: ImageLimits) -> Source:
     data = PUBLISHED[name]
     if colon and not folder:
         raise DataError(f"{shown(spec)}: no folder after the colon; write {name}:FOLDER, or {name} alone")
-    root = Path(folder).expanduser() if folder else data_root() / name
+    root = Path(folder).expanduser() if folder else folder_of(name, data_root())
     if not folder and not root.exists() and Path(name).is_dir():
         raise DataError(
             f"{name}: the name of a published data set, which is not in {root.parent}, and also a folder here; write"
             f" ./{name} for its class folders, or {name}:{name} if it is that data set"
         )
     if not folder and not root.exists() and data.archives:
-        fetch(name, data, root)
+        fetch(name, data, root, progress)
     if not root.is_dir():
         raise DataError(f"{shown(spec)}: there is no folder {root}. {by_hand(name, data, root)}")
     return READERS[name](Place(name, spec, _top(spec, data, root), limits))
@@ -94,4 +116,4 @@ def _top(spec: str, data: PublishedData, root: Path) -> Path:
 
 
 def _missing(data: PublishedData, folder: Path) -> list[str]:
-    return [need for need in data.needs if not any((folder / name).exists() for name in need.split("|"))]
+    return [need for need in data.needs if not any(any(folder.glob(name)) for name in need.split("|"))]
