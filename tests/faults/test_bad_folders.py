@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from vitrail.data.doctor import examine, require_usable
-from vitrail.data.sources import open_source
+from vitrail.data.sources import open_pictures, open_source
 from vitrail.data.sources.base import shown
+from vitrail.data.split import TEST, TRAIN, UNASSIGNED
 from vitrail.errors import DataError, ImageError
 
 
@@ -67,6 +68,23 @@ def test_pictures_without_class_folders_are_refused_with_advice(tmp_path, inside
     picture(tmp_path / inside / "2.png")
     with pytest.raises(DataError, match="holds 2 pictures but no class folders; move each picture into a folder"):
         open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("sides", [[""], ["train", "test"]])
+def test_where_no_label_is_looked_at_the_folder_itself_is_the_class(tmp_path, sides):
+    for side in sides:
+        picture(tmp_path / "album" / side / "1.png")
+        picture(tmp_path / "album" / side / "2.png")
+        (tmp_path / "album" / side / "words.txt").write_text("x")
+    source = open_pictures(str(tmp_path / "album"))
+    assert source.classes == ("album",)
+    assert keys(source) == [os.path.join(side, name) for side in sides for name in ("1.png", "2.png")]
+    assert source.splits.tolist() == ([UNASSIGNED] * 2 if sides == [""] else [TRAIN] * 2 + [TEST] * 2)
+    assert [file for file, _ in source.skipped] == [os.path.join(side, "words.txt") for side in sides]
+
+
+def test_class_folders_stay_classes_where_no_label_is_looked_at(photos):
+    assert open_pictures(str(photos)).classes == open_source(str(photos)).classes
 
 
 def test_pictures_beside_class_folders_are_named(photos):

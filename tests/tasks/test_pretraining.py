@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from vitrail.data.config import Augmentation, DataConfig, LoaderConfig, Preprocessing
-from vitrail.errors import RunError
+from vitrail.errors import DataError, RunError
 from vitrail.models.config import ViTConfig
-from vitrail.objectives.config import MaskedPatchesConfig, NextPatchConfig, ObjectiveConfig
+from vitrail.objectives.config import MaskedPatchesConfig, NextPatchConfig, ObjectiveConfig, SupervisedConfig
 from vitrail.tasks import pretraining
 from vitrail.tasks.fit import resume
 from vitrail.tasks.pretraining import PretrainingResult
@@ -113,6 +113,27 @@ def test_a_run_without_labels_ends_in_features_that_a_classifier_starts_from(
     assert bundle.config.model.num_classes == 0
     model, _ = adapt(bundle, replace(bundle.config.model, num_classes=2), ("left", "right"))
     assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 2)
+
+
+def test_pictures_without_class_folders_will_do(photos: Path, tmp_path: Path) -> None:
+    """The same pictures as with class folders, learned from alike; only what needs labels is not said."""
+    flat = tmp_path / "album"
+    flat.mkdir()
+    for number, picture in enumerate(sorted(photos.rglob("*.png"))):
+        (flat / f"{number}.png").write_bytes(picture.read_bytes())
+    result, notes = run(config(flat, MaskedPatchesConfig(), steps=60), tmp_path / "run")
+    assert result.best_validation["loss"] < result.best_validation["guessing_loss"]
+    assert "feature_rank" in result.best_validation
+    assert not any("neighbour" in name for name in result.best_validation)
+    assert any("pictures in 1 class; one class: loss and feature rank" in note for note in notes.notes)
+    assert not any("nearest neighbours name" in note for note in notes.notes)
+    assert result.describe()[-1] == f"Next:   vitrail fit LABELLED_PHOTOS --weights {tmp_path / 'run'}"
+    with Events() as events:
+        again = resume(str(tmp_path / "run"), events)
+    assert dict(again.best_validation) == dict(result.best_validation)  # type: ignore[union-attr]
+    supervised = replace(config(flat, MaskedPatchesConfig()), objective=SupervisedConfig())
+    with pytest.raises(DataError, match="holds 64 pictures but no class folders"), Events() as events:
+        train(supervised, str(tmp_path / "labelled"), events)
 
 
 def test_an_ended_run_is_written_again_unchanged(photos: Path, tmp_path: Path) -> None:

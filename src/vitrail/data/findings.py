@@ -18,6 +18,8 @@ LONG_ASPECT = 4.0  # long side / short side
 UNEVEN = 10.0  # largest class / smallest class
 # What `--strict` refuses: pictures that cannot be used, that contradict one another or that leak.
 STRICT_CODES = frozenset({"nothing", "one-class", "broken", "unreadable", "conflict", "leak"})
+# What is about the classes alone, and no matter to whom looks at none.
+CLASS_CODES = frozenset({"one-class", "few", "uneven", "missing", "conflict"})
 
 Groups = Sequence[tuple[int, ...]]
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from vitrail.data.config import DataConfig, ImageLimits
 from vitrail.data.doctor import DataReport, examine, require_usable
-from vitrail.data.sources import open_source
+from vitrail.data.findings import CLASS_CODES
+from vitrail.data.sources import open_pictures
 from vitrail.data.sources.base import Source
 from vitrail.data.split import SPLIT_NAMES, TEST, TRAIN, UNASSIGNED, VALIDATION, make_splits
 from vitrail.errors import DataError, RunError
@@ -45,15 +46,19 @@ class PreparedData:
         return np.bincount(self.labels(split), minlength=len(self.source.classes)).astype(np.int64)
 
 
-def prepare_data(source: Source, config: DataConfig, events: Events) -> PreparedData:
+def prepare_data(source: Source, config: DataConfig, events: Events, *, labelled: bool = True) -> PreparedData:
     """Check a source and split it.
 
+    Args:
+        labelled: False where no label is looked at: then nothing that is odd about the classes matters.
     Raises:
         DataError: it cannot be trained on, or `config.strict` and the check found something.
     """
     report = examine(
         source, ImageLimits(), progress=lambda done, total: events.progress("checking pictures", done, total)
     )
+    if not labelled:
+        report = replace(report, findings=tuple(one for one in report.findings if one.code not in CLASS_CODES))
     require_usable(report, source, config.strict)
     for finding in report.findings:
         (events.note if finding.severity == "note" else events.warning)(finding.message)
@@ -107,7 +112,8 @@ def describe_splits(prepared: PreparedData) -> str:
     counts = " / ".join(
         f"{SPLIT_NAMES[split]} {int((prepared.splits == split).sum()):,}" for split in (TRAIN, VALIDATION, TEST)
     )
-    return f"{counts} pictures in {len(prepared.source.classes):,} classes"
+    num_classes = len(prepared.source.classes)
+    return f"{counts} pictures in {num_classes:,} class{'' if num_classes == 1 else 'es'}"
 
 
 def write_data_record(folder: Path, prepared: PreparedData, floor: list[dict[str, Any]]) -> None:
@@ -149,7 +155,7 @@ def reopen_data(config: DataConfig, record: dict[str, Any], where: Path) -> Prep
     Raises:
         RunError: pictures of the run are gone, or the label map is another.
     """
-    source = open_source(config.source)
+    source = open_pictures(config.source)  # the next line is as strict about the classes
     if list(source.classes) != record["labels"]:
         raise RunError(
             f"{config.source}: its classes are no longer those of {where / DATA_FILE}"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vitrail.data.loader import Loader
 from vitrail.data.order import step_seed
-from vitrail.data.sources import absolute_spec, open_source
+from vitrail.data.sources import absolute_spec, open_pictures
 from vitrail.data.split import SPLIT_NAMES, TRAIN
 from vitrail.errors import RunError
 from vitrail.evaluators.feature_rank import effective_rank
@@ -188,9 +188,11 @@ class PretrainingResult:
     def describe(self) -> tuple[str, ...]:
         """What a person reads when the command ends."""
         health = describe_health(self.best_validation, self.config.model.num_features)
+        source = self.prepared.source
+        photos = source.spec if len(source.classes) > 1 else "LABELLED_PHOTOS"
         return (
             f"Features learned without labels: {health}.",
-            f"Next:   vitrail fit {self.prepared.source.spec} --weights {self.folder}",
+            f"Next:   vitrail fit {photos} --weights {self.folder}",
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -211,11 +213,14 @@ def pretrain(config: TrainConfig, out: str | None, events: Events, command: str 
     Args as `train.train`; raises what it raises.
     """
     watch = Stopwatch()
-    source = open_source(config.data.source)
+    source = open_pictures(config.data.source)
     with new_run(out, source.name, events) as folder:
         with watch.phase("check"):
-            prepared = prepare_data(source, config.data, events)
-        events.note(f"data: {describe_splits(prepared)}; the classes are not looked at")
+            prepared = prepare_data(source, config.data, events, labelled=False)
+        looked_at = "the classes are not looked at"
+        if len(source.classes) == 1:
+            looked_at = "one class: loss and feature rank tell how it goes, there is nothing for neighbours to name"
+        events.note(f"data: {describe_splits(prepared)}; {looked_at}")
         start = None if config.weights is None else load_start(config.weights, events)
         config = replace(config, data=replace(config.data, source=absolute_spec(config.data.source)))
         run = PretrainingRun(config, prepared, events, None if start is None else start.bundle)

@@ -6,7 +6,7 @@ import numpy as np
 
 from vitrail.data.config import DataConfig
 from vitrail.data.facts import describe
-from vitrail.data.sources import open_source
+from vitrail.data.sources import open_pictures
 from vitrail.data.sources.base import Source
 from vitrail.data.split import TRAIN, UNASSIGNED
 from vitrail.recipes import Situation
@@ -18,6 +18,7 @@ def situation(data: DataConfig, source: Source | None = None) -> Situation:
     Args:
         source: `data`, where it has been opened already.
     """
-    source = open_source(data.source) if source is None else source
+    # Whether its pictures have classes is for the task to ask: a recipe without labels needs none.
+    source = open_pictures(data.source) if source is None else source
     train = np.flatnonzero((source.splits == TRAIN) | (source.splits == UNASSIGNED))
     return Situation(data, describe(source, train))

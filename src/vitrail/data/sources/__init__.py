@@ -77,6 +77,15 @@ def open_source(spec: str, limits: ImageLimits = DEFAULT_LIMITS, progress: Progr
     return SOURCES[_kind_of(spec)].open(spec, limits, progress)
 
 
+def open_pictures(spec: str, limits: ImageLimits = DEFAULT_LIMITS) -> Source:
+    """As `open_source` where no label is looked at: a folder may hold its pictures directly, all of one class."""
+    if _kind_of(spec) != "folder":
+        return open_source(spec, limits)
+    from vitrail.data.sources.folder import open_folder
+
+    return open_folder(spec, limits, labelled=False)
+
+
 def absolute_spec(spec: str) -> str:
     """`spec` so that it means the same from any working folder."""
     kind = _kind_of(spec)

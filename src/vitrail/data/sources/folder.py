@@ -1,4 +1,4 @@
-"""A folder of pictures: PHOTOS/<class>/** or PHOTOS/{train,val|valid|validation,test}/<class>/**."""
+"""A folder of pictures: PHOTOS/<class>/** or PHOTOS/{train,val|valid|validation,test}/<class>/**; without labels flat."""
 
 from __future__ import annotations
 
@@ -35,19 +35,22 @@ EXTENSIONS = {
 }
 
 
-def open_folder(spec: str, limits: ImageLimits) -> FileSource:
+def open_folder(spec: str, limits: ImageLimits, *, labelled: bool = True) -> FileSource:
     """List the pictures of a folder; nothing is opened.
 
     Links are followed, each real folder once in a class. Names that begin with a dot, files whose extension is not a
     picture's, and folders that cannot be read are left out and named in `skipped`.
 
+    Args:
+        labelled: False takes pictures that lie directly in the folder (or in its split folders) for one class, named
+            after the folder.
     Raises:
         DataError: no such folder, pictures without class folders, two folders for one split, or no pictures at all.
     """
     root = Path(spec).expanduser()
     if not root.is_dir():
         raise DataError(_not_a_folder(spec, root))
-    scan = _Scan(os.fsencode(root), limits)
+    scan = _Scan(os.fsencode(root), limits, None if labelled else name_of(root))
     folders, files = scan.entries(b"")
     if scan.skipped and not folders and not files:
         refuse_empty(0, f"the folder {shown(spec)}", scan.skipped)
@@ -121,8 +124,9 @@ def _notes(scan: _Scan, classes: tuple[str, ...]) -> list[str]:
 class _Scan:
     """The columns of a listing while it grows. Names are bytes, as the system has them: nothing can fail to decode."""
 
-    def __init__(self, root: bytes, limits: ImageLimits) -> None:
+    def __init__(self, root: bytes, limits: ImageLimits, only_class: str | None = None) -> None:
         self.root = root
+        self.only_class = only_class  # of pictures that lie in no class folder; None: these are refused
         self.extensions = tuple(
             extension.encode() for format in limits.formats for extension in EXTENSIONS.get(format, ())
         )
@@ -165,6 +169,9 @@ class _Scan:
         """Add the class folders of a split (or of the whole data set)."""
         pictures = [name for name in files if name.lower().endswith(self.extensions)]
         if pictures and not folders:
+            if self.only_class is not None:
+                self._add(parent, files, self._class_number(self.only_class), split)
+                return
             where = readable(os.path.join(self.root, parent)).rstrip("/")
             raise DataError(
                 f"{shown(where)} holds {len(pictures):,} pictures but no class folders; move each picture into a "
@@ -180,9 +187,7 @@ class _Scan:
         if self._identity(top) in visited:
             self.skip(top, "is a link back to a folder above it")
             return
-        number = self._class_numbers.setdefault(name, len(self.classes))
-        if number == len(self.classes):
-            self.classes.append(name)
+        number = self._class_number(name)
         pending = [top]
         while pending:
             folder = pending.pop()
@@ -193,14 +198,26 @@ class _Scan:
             visited.add(identity)
             folders, files = self.entries(folder)
             pending += [os.path.join(folder, below) for below in reversed(folders)]
-            for file in files:
-                if file.lower().endswith(self.extensions):
-                    self.paths.append(os.path.join(folder, file))
-                    self.labels.append(number)
-                    self.splits.append(split)
-                    self.num_below += folder != top
-                else:
-                    self.skip(os.path.join(folder, file), "does not have the extension of a picture that is read")
+            added = self._add(folder, files, number, split)
+            self.num_below += added if folder != top else 0
+
+    def _class_number(self, name: str) -> int:
+        number = self._class_numbers.setdefault(name, len(self.classes))
+        if number == len(self.classes):
+            self.classes.append(name)
+        return number
+
+    def _add(self, folder: bytes, files: list[bytes], label: int, split: int) -> int:
+        """Add the pictures among the files of a folder, and answer how many they are."""
+        before = len(self.paths)
+        for file in files:
+            if file.lower().endswith(self.extensions):
+                self.paths.append(os.path.join(folder, file))
+                self.labels.append(label)
+                self.splits.append(split)
+            else:
+                self.skip(os.path.join(folder, file), "does not have the extension of a picture that is read")
+        return len(self.paths) - before
 
     def _identity(self, folder: bytes) -> tuple[int, int] | None:
         try:
