@@ -1,4 +1,4 @@
-"""A folder of pictures: PHOTOS/<class>/** or PHOTOS/{train,val|valid|validation,test}/<class>/**; without labels flat."""
+"""A folder of pictures: PHOTOS/<class>/** or PHOTOS/{train,val|valid|validation,test}/<class>/**, or flat."""
 
 from __future__ import annotations
 
