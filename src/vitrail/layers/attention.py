@@ -115,12 +115,12 @@ class Attention(nn.Module):
         return attention_weights(query, key, self._bias(query))
 
     def forward(self, tokens: Tensor, is_causal: bool = False) -> Tensor:
-        """(batch, tokens, width) -> (batch, tokens, width).
+        """(batch, tokens, width) -> (batch, tokens, width); further axes before the tokens are as more of a batch.
 
         Args:
             is_causal: a token sees itself and those before it alone.
         """
-        query, key, value = self.split_heads(tokens)
+        query, key, value = self.split_heads(tokens.flatten(0, -3))
         rate = self.attention_dropout_rate if self.training else 0.0
         heads = attend(query, key, value, self._bias(query), rate, is_causal)
-        return self.proj_drop(self.proj(heads.transpose(1, 2).flatten(2)))
+        return self.proj_drop(self.proj(heads.transpose(1, 2).flatten(2))).view(tokens.shape)

@@ -41,11 +41,12 @@ class StochasticDepth(nn.Module):
         return f"rate={self.rate:g}"
 
     def forward(self, branch: Tensor) -> Tensor:
-        """(batch, tokens, width) -> the same shape."""
+        """(batch, ..., width) -> the same shape."""
         if not self.training or self.rate == 0.0:
             return branch
         keep_rate = 1.0 - self.rate
-        kept = torch.full((branch.shape[0], 1, 1), keep_rate, dtype=branch.dtype, device=branch.device)
+        one_a_picture = (branch.shape[0], *(1 for _ in branch.shape[1:]))
+        kept = torch.full(one_a_picture, keep_rate, dtype=branch.dtype, device=branch.device)
         return branch * (torch.bernoulli(kept) / keep_rate)
 
 
@@ -96,7 +97,7 @@ class Block(nn.Module):
         return self.attn.attention_weights(self.norm1(tokens) if self.style == "pre_norm" else tokens)
 
     def forward(self, tokens: Tensor, is_causal: bool = False) -> Tensor:
-        """(batch, tokens, width) -> (batch, tokens, width).
+        """(batch, tokens, width) -> (batch, tokens, width), or (batch, lines, tokens, width) with a line by itself.
 
         Args:
             is_causal: a token sees itself and those before it alone.

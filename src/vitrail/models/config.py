@@ -18,6 +18,7 @@ PositionEmbedding = Literal[
     "sincos_2d_mae",
     "sincos_2d_moco",
 ]
+AttentionKind = Literal["global", "axial"]
 PositionPlacement = Literal["input", "every_layer", "every_layer_shared"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"]
 BlockStyle = Literal["pre_norm", "post_norm"]
@@ -25,6 +26,7 @@ Stem = Literal["patch", "conv", "resnet"]
 StemNumerics = Literal["google", "timm"]
 
 _CHOICES = {
+    "attention": AttentionKind,
     "pooling": Pooling,
     "position_embedding": PositionEmbedding,
     "position_placement": PositionPlacement,
@@ -77,6 +79,9 @@ class ViTConfig:
     num_heads: int = 12
     head_dim: int | None = None  # None: width / num_heads
     mlp_size: int = 3072
+    # "global": a token sees all others. "axial": a block is two, each with its own MLP: in the first a token sees its
+    # row of the grid, in the second its column (appendix D.6 of the paper; Ho et al. 2019). There are no prefix tokens.
+    attention: AttentionKind = "global"
     # "token": class token after the final norm. "gap": mean of the patch tokens after the final norm (big_vision).
     # "avg": mean of the patch tokens, then the norm (timm's fc_norm). "map": attention pooling of the patch tokens
     # with a learned probe, after the final norm. "token_and_gap": class token and mean of the patch tokens after the
@@ -125,6 +130,13 @@ class ViTConfig:
         _check_geometry(self)
         _check_tokens(self)
         _check_positions(self)
+        if self.attention == "axial":
+            _check_axial(self)
+
+    @property
+    def family(self) -> str:
+        """What it is, in words that go after "a"."""
+        return "Vision Transformer" + (" with axial attention" if self.attention == "axial" else "")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -321,3 +333,18 @@ def _check_positions(config: ViTConfig) -> None:
         raise ConfigError(f"position_embedding {kind!r} needs a width that 4 divides, not {config.width}")
     if kind == "sincos_2d_big_vision" and config.width < 8:
         raise ConfigError(f"position_embedding {kind!r} needs a width of at least 8, not {config.width}")
+
+
+def _check_axial(config: ViTConfig) -> None:
+    if config.num_prefix_tokens:
+        raise ConfigError(
+            "attention 'axial' is along the rows and columns of the grid, where other tokens than patches have no "
+            f"place: class_token {config.class_token}, distillation_token {config.distillation_token} and "
+            f"num_register_tokens {config.num_register_tokens} must be False, False and 0; pool with 'gap', 'avg' or "
+            "'map'"
+        )
+    if config.position_embedding == "relative":
+        raise ConfigError(
+            "position_embedding 'relative' counts along the whole sequence, which attention 'axial' does not see: "
+            "choose another"
+        )

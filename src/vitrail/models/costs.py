@@ -14,7 +14,7 @@ def count_parameters(config: ViTConfig) -> int:
     block = qkv + _linear(attention_width, width) + _mlp_parameters(config) + 2 * 2 * width
     block += relative if config.position_embedding == "relative" else 0
     block += 0 if config.layer_scale_init is None else 2 * width
-    total = config.depth * block + config.num_prefix_tokens * width + _position_parameters(config)
+    total = _num_blocks(config) * block + config.num_prefix_tokens * width + _position_parameters(config)
     total += _patch_embed_parameters(config)
     if config.block_style == "pre_norm" or config.pooling == "avg":
         total += 2 * width
@@ -39,10 +39,13 @@ def count_macs(config: ViTConfig) -> int:
     width, tokens = config.width, config.num_tokens
     attention_width = config.num_heads * config.attention_head_dim
     mlp = width * (_mlp_first(config) + config.mlp_size)
-    block = tokens * (4 * width * attention_width + mlp) + 2 * tokens * tokens * attention_width
+    # Tokens that one sees in the blocks of a layer, together.
+    seen = sum(config.grid) if config.attention == "axial" else tokens
+    layer = _num_blocks(config) // config.depth * tokens * (4 * width * attention_width + mlp)
+    layer += 2 * tokens * seen * attention_width
     if config.position_embedding == "relative":
-        block += tokens * (2 * tokens - 1) * attention_width
-    total = config.depth * block + _patch_embed_macs(config)
+        layer += tokens * (2 * tokens - 1) * attention_width
+    total = config.depth * layer + _patch_embed_macs(config)
     if config.pooling == "map":
         patches = config.num_patches
         total += 2 * (patches + 1) * width * attention_width + 2 * patches * attention_width + mlp
@@ -50,6 +53,10 @@ def count_macs(config: ViTConfig) -> int:
         total += config.pooled_width * config.pre_logits_size
     num_heads = 2 if config.distillation_token else 1
     return total + num_heads * config.num_features * config.num_classes
+
+
+def _num_blocks(config: ViTConfig) -> int:
+    return 2 * config.depth if config.attention == "axial" else config.depth
 
 
 def _linear(inputs: int, outputs: int) -> int:

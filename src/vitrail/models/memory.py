@@ -43,11 +43,13 @@ def activation_memory(
         precision: "bfloat16" is autocast: products and activation functions in 2 bytes; norms, residuals and the
             loss in 4.
     Raises:
-        ValueError: another precision, a ResNet stem, or attention that the fused kernel does not do (dropout of the
-            attention weights, relative positions): their memory is not modelled.
+        ValueError: another precision, a ResNet stem, axial attention, or attention that the fused kernel does not do
+            (dropout of the attention weights, relative positions): their memory is not modelled.
     """
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision {precision!r} is neither float32 nor bfloat16")
+    if config.attention == "axial":
+        raise ValueError("the memory of axial attention is not modelled")
     if config.attention_dropout_rate or config.position_embedding == "relative" or config.stem == "resnet":
         raise ValueError(
             "the memory of attention that the fused kernel does not do (attention_dropout_rate, relative positions)"

@@ -63,6 +63,11 @@ class ResNetConfig:
             raise ConfigError(f"kind {self.kind!r} is not 'resnet'")
 
     @property
+    def family(self) -> str:
+        """What it is, in words that go after "a"."""
+        return "BiT ResNet"
+
+    @property
     def root_width(self) -> int:
         """Channels of the root, and of the middle of the first stage's units."""
         return round(64 * self.width_factor)

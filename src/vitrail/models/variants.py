@@ -14,7 +14,8 @@ class Variant:
     """One line of the registry.
 
     Attributes:
-        name: "ViT-<size>/<patch size>", at 224 x 224 pixels with 1000 classes; "R50+ViT-B/16" for a hybrid.
+        name: "ViT-<size>/<patch size>", at 224 x 224 pixels with 1000 classes; "R50+ViT-B/16" for a hybrid,
+            "Axial-ViT-B/16" for axial attention.
         config: its architecture.
         timm_names: what timm calls the same architecture.
     """
@@ -75,6 +76,9 @@ HYBRIDS: dict[str, tuple[str, int, tuple[int, ...]]] = {
     "R50+ViT-L/16": ("L", 16, (3, 4, 9)),
 }
 
+# Dosovitskiy et al. 2021, appendix D.6, compares B; `get_config` knows every other size as well.
+AXIAL_PATCH_SIZES = {"S": (16, 32), "B": (16, 32)}
+
 TIMM_NAMES = {
     "vit_tiny_patch16_224": "ViT-Ti/16",
     "vit_tiny_patch16_384": "ViT-Ti/16@384",
@@ -121,16 +125,27 @@ def _hybrid(name: str) -> ViTConfig:
     return replace(SIZES[size], patch_size=patch_size, stem="resnet", stem_widths=(64,), stem_blocks=stages)
 
 
+def _axial(config: ViTConfig) -> ViTConfig:
+    """Its class token has no place in the grid; the paper does not say what is pooled instead: here the mean."""
+    return replace(config, attention="axial", class_token=False, pooling="gap")
+
+
 _CONFIGS = {
     f"ViT-{size}/{patch_size}": replace(SIZES[size], patch_size=patch_size)
     for size, patch_sizes in PATCH_SIZES.items()
     for patch_size in patch_sizes
-} | {name: _hybrid(name) for name in HYBRIDS}
+}
+_CONFIGS |= {name: _hybrid(name) for name in HYBRIDS}
+_CONFIGS |= {
+    f"Axial-ViT-{size}/{patch_size}": _axial(replace(SIZES[size], patch_size=patch_size))
+    for size, patch_sizes in AXIAL_PATCH_SIZES.items()
+    for patch_size in patch_sizes
+}
 
 VARIANTS = {name: Variant(name, config, _timm_names(name)) for name, config in _CONFIGS.items()}
 
 _NAME = re.compile(
-    r"(?P<resnet>R\d*\+)?ViT-(?P<size>[A-Za-z0-9-]+)/(?P<patch>[1-9]\d*)"
+    r"(?P<kind>R\d*\+|Axial-)?ViT-(?P<size>[A-Za-z0-9-]+)/(?P<patch>[1-9]\d*)"
     r"(?:@(?P<height>[1-9]\d*)(?:x(?P<width>[1-9]\d*))?)?"
 )
 
@@ -139,24 +154,25 @@ def get_config(name: str) -> ViTConfig:
     """The config of a variant, with 1000 classes.
 
     Args:
-        name: "ViT-B/16" with any size of `SIZES` and any patch size, or a hybrid of `HYBRIDS`; "ViT-B/16@384" for
-            another picture size, "ViT-B/16@256x384" for height x width; or timm's name, "vit_base_patch16_224", which
-            for a hybrid gives timm's numerics.
+        name: "ViT-B/16" or "Axial-ViT-B/16" with any size of `SIZES` and any patch size, or a hybrid of `HYBRIDS`;
+            "ViT-B/16@384" for another picture size, "ViT-B/16@256x384" for height x width; or timm's name,
+            "vit_base_patch16_224", which for a hybrid gives timm's numerics.
 
     Raises:
         ConfigError: an unknown name (with the nearest known one), or a picture size that the patches do not divide.
     """
     own_name = TIMM_NAMES.get(name, name)
     match = _NAME.fullmatch(own_name)
-    is_known = match is not None and (own_name.split("@")[0] in HYBRIDS if match["resnet"] else match["size"] in SIZES)
+    is_hybrid = match is not None and (match["kind"] or "").startswith("R")
+    is_known = match is not None and (own_name.split("@")[0] in HYBRIDS if is_hybrid else match["size"] in SIZES)
     if match is None or not is_known:
         known = [*VARIANTS, *TIMM_NAMES]
         raise ConfigError(f"unknown model {name!r}.{did_you_mean(name, known)} Sizes: ViT-{{{','.join(SIZES)}}}/16.")
-    if match["resnet"]:
+    if is_hybrid:
         config = replace(_hybrid(own_name.split("@")[0]), stem_numerics="timm" if name in TIMM_NAMES else "google")
     else:
-        config = SIZES[match["size"]]
-    patch_size = config.patch_size if match["resnet"] else int(match["patch"])
+        config = _axial(SIZES[match["size"]]) if match["kind"] else SIZES[match["size"]]
+    patch_size = config.patch_size if is_hybrid else int(match["patch"])
     height = int(match["height"] or config.image_size[0])
     width = int(match["width"] or match["height"] or config.image_size[1])
     return replace(config, patch_size=patch_size, image_size=(height, width))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitrail.layers.attention import Attention
+from vitrail.layers.axial_attention import AxialBlock
 from vitrail.layers.block import Block
 from vitrail.layers.conv_stem import ConvStem
 from vitrail.layers.heads import ClassifierHead, PreLogits
@@ -75,7 +76,8 @@ class VisionTransformer(nn.Module):
         self.patch_embed = _patch_embed(config)
         self.pos_drop = nn.Dropout(config.dropout_rate)
         self.norm_pre = nn.LayerNorm(width, eps=config.layer_norm_eps) if config.input_norm else nn.Identity()
-        self.blocks = nn.ModuleList(_block(config, index) for index in range(config.depth))
+        make_block = _axial_block if config.attention == "axial" else _block
+        self.blocks = nn.ModuleList(make_block(config, index) for index in range(config.depth))
         # A post-norm block ends with a norm, and "avg" pools first: neither needs one more here.
         has_norm = config.block_style == "pre_norm" and config.pooling != "avg"
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if has_norm else nn.Identity()
@@ -138,7 +140,8 @@ class VisionTransformer(nn.Module):
     def encode(self, tokens: Tensor, *, is_causal: bool = False) -> Tensor:
         """z_0 (batch, tokens, width) -> the tokens after the last block and the final norm, same shape.
 
-        Any subset of the tokens will do, unless positions are added in every layer or are relative.
+        Any subset of the tokens will do, unless positions are added in every layer or are relative, or attention is
+        axial.
 
         Args:
             is_causal: a token sees itself and those before it alone: for training by prediction of the next patch.
@@ -251,8 +254,10 @@ class VisionTransformer(nn.Module):
     def attention_weights(self, images: Tensor, layers: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Attention weights by block, "blocks.<i>": (batch, heads, tokens, tokens), rows summing to 1.
 
-        Args and errors as in `forward_intermediates`.
+        Args and errors as in `forward_intermediates`; ValueError too for axial attention, which has no such weights.
         """
+        if self.config.attention == "axial":
+            raise ValueError("attention 'axial' has weights along rows and columns, not of all tokens on all tokens")
         wanted = self._layers(layers)
         positions = self.positions()
         tokens = self.embed(images)
@@ -311,6 +316,10 @@ def _block(config: ViTConfig, index: int) -> Block:
         layer_scale_init=config.layer_scale_init,
         stochastic_depth_rate=config.stochastic_depth_rate * index / max(config.depth - 1, 1),
     )
+
+
+def _axial_block(config: ViTConfig, index: int) -> AxialBlock:
+    return AxialBlock(_block(config, index), _block(config, index), config.grid)
 
 
 def _attention_pool(config: ViTConfig) -> AttentionPool:

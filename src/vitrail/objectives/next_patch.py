@@ -22,11 +22,13 @@ class NextPatch(PatchPrediction):
     nothing here, and features are best pooled from the patches. The first patch is not predicted. The attention is
     causal in this loss alone: the model itself goes on with full attention.
 
-    Args and errors as `PatchPrediction`; ConfigError too for a model of a single patch.
+    Args and errors as `PatchPrediction`; ConfigError too for a model of a single patch or with axial attention.
     """
 
     def __init__(self, model: VisionTransformer, config: NextPatchConfig, preprocessing: Preprocessing) -> None:
         super().__init__(model, preprocessing, config.target)
+        if model.config.attention == "axial":
+            raise ConfigError("next-patch prediction needs causal attention, which model.attention 'axial' cannot be")
         if model.config.num_patches < 2:
             raise ConfigError("a picture of a single patch has no next one; make model.patch_size smaller")
         self.config = config

@@ -101,11 +101,11 @@ def _what_it_is(config: BundleConfig) -> str:
     what = f"A picture classifier with {len(config.labels)} classes" if config.labels else "Features of pictures"
     if isinstance(model, ResNetConfig):
         return (
-            f"{what}: a ResNet (BiT) of {model.num_layers} layers and width factor {model.width_factor:g} that sees"
+            f"{what}: a {model.family} of {model.num_layers} layers and width factor {model.width_factor:g} that sees"
             f" {height} x {width} pixels."
         )
     return (
-        f"{what}: a Vision Transformer of width {model.width} and"
+        f"{what}: a {model.family} of width {model.width} and"
         f" {model.depth} blocks that sees {height} x {width} pixels in patches of {model.patch_size}."
     )
 
