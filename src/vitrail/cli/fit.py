@@ -48,11 +48,12 @@ def run(arguments: list[str]) -> int:
         )
     from vitrail.cli.finish import finish
     from vitrail.tasks.fit import FitConfig, fit, resume
+    from vitrail.tasks.sweep import is_sweep, resume_sweep
     from vitrail.training.events import Events
 
     with Events(Terminal()) as events:
         if command.resume:
-            result = resume(command.resume, events)
+            result = (resume_sweep if is_sweep(command.resume) else resume)(command.resume, events)
         else:
             config = FitConfig(
                 data=command.photos,

@@ -30,6 +30,12 @@ class Train:
     """The run folder; runs/<name of the data> by default. An existing one is never overwritten."""
     scale: float = 1.0
     """Shrinks a recipe: so many times its updates, and its pictures an update; the schedule keeps its shape."""
+    sweep: bool = False
+    """Try the recipe's learning rates on held-out training pictures, then learn from all of them with the best."""
+    rates: tuple[float, ...] = ()
+    """With --sweep: the learning rates to try, in place of the recipe's."""
+    held_out: float | None = None
+    """With --sweep: the share of the training pictures to choose by, in place of the recipe's."""
     list: bool = False
     """List the recipes."""
     json: bool = False
@@ -51,6 +57,8 @@ def run(arguments: list[str]) -> int:
         return 0
     if wants_help and not recipe and not command.config:
         parse_known(Train, ["--help"], f"{PROG} [RECIPE]")
+    if not command.sweep and (command.rates or command.held_out is not None):
+        raise UsageError("--rates and --held-out say how a sweep goes: add --sweep.")
     if bool(recipe) == bool(command.config):
         raise UsageError(
             "name a recipe first (`vitrail train digits_vit --data digits`; --list shows them), or give"
@@ -58,14 +66,25 @@ def run(arguments: list[str]) -> int:
         )
     if wants_help:
         rest = ["--help"]
-    config = _from_file(command, rest) if command.config else _from_recipe(recipe, command, rest)
+    if command.sweep and any(argument.startswith("--optimizer.learning") for argument in rest):
+        raise UsageError("--sweep tries several learning rates: name them with --rates.")
+    factor = 1.0  # on the learning rates of the recipe
+    if command.config:
+        config = _from_file(command, rest)
+    else:
+        config, factor = _from_recipe(recipe, command, rest)
     from vitrail.cli.finish import finish
+    from vitrail.recipes.sweeps import get_sweep
+    from vitrail.tasks.sweep import sweep
     from vitrail.tasks.train import train
     from vitrail.training.events import Events
 
+    said = typed("train", arguments)
     with Events(Terminal()) as events:
-        result = train(config, command.out, events, typed("train", arguments))
-    return finish(result, command.json)
+        if not command.sweep:
+            return finish(train(config, command.out, events, said), command.json)
+        rates = get_sweep(config.recipe, command.rates, command.held_out, factor)
+        return finish(sweep(config, rates, command.out, events, said), command.json)
 
 
 def _from_file(command: Train, rest: list[str]) -> TrainConfig:
@@ -90,19 +109,22 @@ def _from_file(command: Train, rest: list[str]) -> TrainConfig:
     return override(from_dict(TrainConfig, values, str(path)), rest, PROG)
 
 
-def _from_recipe(name: str, command: Train, rest: list[str]) -> TrainConfig:
+def _from_recipe(name: str, command: Train, rest: list[str]) -> tuple[TrainConfig, float]:
+    """The config, and the factor of --scale on its learning rate."""
     from vitrail.data.config import DataConfig, Preprocessing
     from vitrail.models.config import ViTConfig
     from vitrail.recipes import Situation, StartingWeights, get_recipe
     from vitrail.recipes.scaling import shrink
 
     recipe, prog = get_recipe(name), f"{PROG} {name}"
+    start = StartingWeights("BUNDLE", ViTConfig(), Preprocessing()) if "--help" in rest else None
     if command.weights is not None:
-        rest = [f"--weights={command.weights}", *rest]
-    # First against a made-up situation: a mistyped option is refused before a large data set is read.
-    start = None
-    if command.weights is not None or "--help" in rest:
-        start = StartingWeights(command.weights or "BUNDLE", ViTConfig(), Preprocessing())
+        from vitrail.weights.load import load, pinned
+
+        brought = load(command.weights, verify=False)
+        start = StartingWeights(pinned(command.weights, brought), brought.config.model, brought.config.preprocessing)
+        rest = [f"--weights={start.path}", *rest]
+    # First for made-up pictures: a mistyped option is refused before a large data set is read.
     made_up = Situation(data=DataConfig(source=command.data or "PHOTOS"), start=start)
     description = f"{inspect.getdoc(recipe) or ''}\n\nUsage: {prog} --data PHOTOS [--out FOLDER] [--json] [OPTIONS]"
     override(shrink(recipe(made_up), command.scale)[0], rest, prog, description)
@@ -110,18 +132,11 @@ def _from_recipe(name: str, command: Train, rest: list[str]) -> TrainConfig:
         raise UsageError(f"--data is missing: name the pictures (`{prog} --data PHOTOS`).")
     from vitrail.tasks.situation import situation
 
-    real = situation(DataConfig(source=command.data))
-    if command.weights is not None:
-        from vitrail.weights.load import load, pinned
-
-        brought = load(command.weights, verify=False)
-        spec = pinned(command.weights, brought)
-        real = replace(real, start=StartingWeights(spec, brought.config.model, brought.config.preprocessing))
-        rest[0] = f"--weights={spec}"
-    config, changes = shrink(recipe(real), command.scale)
+    whole = recipe(replace(situation(DataConfig(source=command.data)), start=start))
+    config, changes = shrink(whole, command.scale)
     for change in changes:
         Terminal().note(f"scale {command.scale:g}: {change}")
-    return override(config, rest, prog)
+    return override(config, rest, prog), config.optimizer.learning_rate / whole.optimizer.learning_rate
 
 
 def _list(as_json: bool) -> None:

@@ -27,7 +27,9 @@ class DataConfig:
     """
 
     source: str
-    validation_share: float = 0.15  # of each class, where the source gives no validation split
+    # Of each class, where the source gives no validation split. 0: none is made, every picture that is not for testing
+    # is learnt from, and the weights after the last update are kept.
+    validation_share: float = 0.15
     test_share: float = 0.15  # of each class, where the source gives no test split
     seed: int = 0  # of the split alone, so that runs with other training seeds share their test pictures
     # Of the training pictures of each class; smaller shares lie inside larger ones. For studies of the amount of data.

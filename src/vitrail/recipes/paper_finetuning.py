@@ -29,8 +29,10 @@ def _side(start: StartingWeights, wanted: int) -> int:
 
 
 def _headless(model: ModelConfig) -> ModelConfig:
-    """Without a hidden layer before the head, and without dropout; a ResNet has neither."""
-    return replace(model, pre_logits_size=None, dropout_rate=0.0) if isinstance(model, ViTConfig) else model
+    """Without a hidden layer before the head, without dropout, and with a head that starts at zero."""
+    if isinstance(model, ResNetConfig):
+        return replace(model, head_bias_init=0.0)
+    return replace(model, pre_logits_size=None, dropout_rate=0.0, head_bias_init=0.0)
 
 
 def _momentum_sgd(
@@ -67,6 +69,7 @@ def _momentum_sgd(
         accumulation_steps=_BATCH // _MICRO_BATCH,
         seed=situation.seed,
         weights=start.path,
+        fresh_head=True,
         evaluate_every_epochs=max(1.0, steps / steps_per_epoch / 10),
     )
 

@@ -67,6 +67,10 @@ class ReportData:
     findings: Sequence[DataFinding] = ()
     history: Sequence[Mapping[str, float]] = ()
     best_step: int | None = None  # whose weights were kept
+    kept: str = ""  # which weights were kept, and why: a sentence or two
+    tried_rates: Sequence[
+        tuple[float, float | None]
+    ] = ()  # learning rate, accuracy on held-out pictures; None: diverged
     mistakes: Sequence[Mistake] = ()  # the most confident first
     recipe: str = ""  # name
     recipe_reason: str = ""  # one sentence: why this recipe

@@ -37,10 +37,16 @@ def report_data(result: RunResult) -> ReportData:
         classes=source.classes,
         test=result.evaluation,
         floors=[_floor(floor, result) for floor in result.floor.models],
-        split_counts={SPLIT_NAMES[split]: prepared.class_counts(split).tolist() for split in range(3)},
+        split_counts={
+            SPLIT_NAMES[split]: prepared.class_counts(split).tolist()
+            for split in range(3)
+            if len(prepared.indices(split))
+        },
         findings=[_finding(finding, prepared.check, source) for finding in prepared.check["findings"]],
         history=[_history_row(row) for row in read_metrics(result.folder / METRICS_FILE)],
         best_step=result.best_step,
+        kept=result.kept(),
+        tried_rates=[(rate.learning_rate, rate.accuracy) for rate in result.sweep.rates] if result.sweep else [],
         mistakes=_mistakes(result),
         recipe=config.recipe,
         recipe_reason=result.recipe_reason,
@@ -57,10 +63,8 @@ def report_data(result: RunResult) -> ReportData:
 
 def _what(model: ModelConfig) -> str:
     if isinstance(model, ResNetConfig):
-        return f"BiT ResNet of {model.num_layers} layers, {model.width_factor:g} times as wide as usual"
-    return (
-        f"Vision Transformer, width {model.width}, {model.depth} blocks, {_STEMS[model.stem]}patch {model.patch_size}"
-    )
+        return f"{model.family} of {model.num_layers} layers, {model.width_factor:g} times as wide as usual"
+    return f"{model.family}, width {model.width}, {model.depth} blocks, {_STEMS[model.stem]}patch {model.patch_size}"
 
 
 def _environment(result: RunResult) -> dict[str, str]:

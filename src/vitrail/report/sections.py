@@ -129,9 +129,23 @@ def training(report: ReportData) -> str:
     if not figures:
         return ""
     why = f" Recipe <b>{escape(report.recipe)}</b>{_because(report)}" if report.recipe else ""
-    lead = "The weights with the best validation accuracy were kept." if accuracy else ""
-    text = f'<p class="lead">{lead}{why}</p>' if lead or why else ""
-    return f'{text}<div class="grid">{"".join(figures)}</div>'
+    text = f'<p class="lead">{escape(report.kept)}{why}</p>' if report.kept or why else ""
+    return f'{text}{_tried_rates(report)}<div class="grid">{"".join(figures)}</div>'
+
+
+def _tried_rates(report: ReportData) -> str:
+    """The sweep that chose the learning rate, as a table."""
+    if not report.tried_rates:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{rate:g}</th><td>'
+        + ("diverged" if accuracy is None else f"{accuracy:.2%}" + _meter(accuracy))
+        + "</td></tr>"
+        for rate, accuracy in report.tried_rates
+    )
+    head = '<tr><th scope="col">learning rate</th><th scope="col">held-out pictures named right</th></tr>'
+    table = f'<table class="plain"><thead>{head}</thead><tbody>{rows}</tbody></table>'
+    return f'<div class="card">{_scroll(table, "Learning rates tried")}</div>'
 
 
 def _because(report: ReportData) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from vitrail.data.split import TEST, TRAIN, VALIDATION
 from vitrail.evaluators.ridge import MAX_ROWS, fit_ridge, majority_class
 from vitrail.tasks.features import extract_features
-from vitrail.tasks.prepare import PreparedData
+from vitrail.tasks.prepare import PreparedData, hold_out
 from vitrail.training.events import Events
 from vitrail.weights.bundle import Bundle
 
@@ -19,6 +19,7 @@ from vitrail.weights.bundle import Bundle
 MAX_RIDGE_CLASSES = 2000
 FROZEN_FEATURES = "ridge on frozen features"  # the floor's name where a run starts from weights
 MAX_EVALUATED = 20_000  # pictures of the validation and of the test split
+HELD_OUT_SHARE = 0.1  # of the training pictures, to rank the floors by where there are no validation pictures
 # split -> (indices into the source, (N, D) features in the same order)
 Features = dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
 
@@ -89,8 +90,10 @@ def measure_floor(
 
     The ridge sees 16x16 thumbnails of the pixels or, with a bundle, the frozen features before its head. At most
     `MAX_ROWS` training pictures and `MAX_EVALUATED` of each other split take part, chosen by the seed; with more than
-    `MAX_RIDGE_CLASSES` classes there is no ridge.
+    `MAX_RIDGE_CLASSES` classes there is no ridge. Without validation pictures it learns from all but HELD_OUT_SHARE.
     """
+    if not len(prepared.indices(VALIDATION)):
+        prepared = hold_out(prepared, HELD_OUT_SHARE, seed)
     source = prepared.source
     features = _pixels(prepared, seed) if bundle is None else _frozen_features(prepared, bundle, seed, events)
     majority = majority_class(prepared.labels(TRAIN), len(source.classes))

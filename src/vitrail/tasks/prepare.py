@@ -72,8 +72,28 @@ def prepare_data(source: Source, config: DataConfig, events: Events, *, labelled
     )
     prepared = PreparedData(source, splits, report.fingerprint, report.to_json(), report)
     prepared = restrict_training(prepared, config)
-    _require_every_split(prepared)
+    _require_splits(prepared, (TRAIN, TEST) if config.validation_share == 0 else (TRAIN, VALIDATION, TEST))
     return prepared
+
+
+def hold_out(prepared: PreparedData, share: float, seed: int = 0) -> PreparedData:
+    """Take a share of the training pictures of each class as validation pictures, copies on one side.
+
+    Raises:
+        DataError: a share of so few pictures is none of them, or all.
+    """
+    report, source = prepared.report, prepared.source
+    splits = make_splits(
+        labels=source.labels,
+        given=prepared.splits,
+        groups=np.arange(len(source)) if report is None else report.groups,
+        usable=prepared.splits == TRAIN,
+        num_classes=len(source.classes),
+        config=DataConfig(source.spec, validation_share=share, test_share=0.0, seed=seed),
+    )
+    held_out = replace(prepared, splits=np.where(prepared.splits == TRAIN, splits, prepared.splits))
+    _require_splits(held_out, (TRAIN, VALIDATION))
+    return held_out
 
 
 def restrict_training(prepared: PreparedData, config: DataConfig) -> PreparedData:
@@ -98,8 +118,8 @@ def _rank(key: str, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
-def _require_every_split(prepared: PreparedData) -> None:
-    for split in (TRAIN, VALIDATION, TEST):
+def _require_splits(prepared: PreparedData, splits: Sequence[int]) -> None:
+    for split in splits:
         if not (prepared.splits == split).any():
             raise DataError(
                 f"{prepared.source.spec}: no picture is left for the {SPLIT_NAMES[split]} split;"
@@ -109,9 +129,8 @@ def _require_every_split(prepared: PreparedData) -> None:
 
 def describe_splits(prepared: PreparedData) -> str:
     """One line: "train 1,173 / validation 251 / test 251 pictures in 10 classes"."""
-    counts = " / ".join(
-        f"{SPLIT_NAMES[split]} {int((prepared.splits == split).sum()):,}" for split in (TRAIN, VALIDATION, TEST)
-    )
+    numbers = [(SPLIT_NAMES[split], len(prepared.indices(split))) for split in (TRAIN, VALIDATION, TEST)]
+    counts = " / ".join(f"{name} {number:,}" for name, number in numbers if number)
     num_classes = len(prepared.source.classes)
     return f"{counts} pictures in {num_classes:,} class{'' if num_classes == 1 else 'es'}"
 

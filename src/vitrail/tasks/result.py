@@ -24,6 +24,7 @@ from vitrail.tasks.inference import Answers, ask
 from vitrail.tasks.prepare import PreparedData
 from vitrail.tasks.run import Run
 from vitrail.tasks.starting import read_start
+from vitrail.tasks.tried_rates import Sweep, read_sweep
 from vitrail.training.config import TrainConfig
 from vitrail.weights.bundle import BundleConfig, Sample, save_bundle
 
@@ -42,16 +43,31 @@ class RunResult:
     command: str  # that made the run
     recipe_reason: str  # why this recipe; empty where the user named it
     best_step: int  # whose weights were kept
-    best_validation: Mapping[str, float]
+    best_validation: Mapping[str, float]  # empty where there are no validation pictures
     evaluation: Evaluation  # of the best weights, on the test split
     comparison: Comparison  # with the best floor, picture by picture
     test: Answers
+    sweep: Sweep | None  # that chose the learning rate
     num_parameters: int
     durations: Mapping[str, float]  # phase -> seconds
 
     @property
     def beats_floor(self) -> bool:
         return self.comparison.verdict == "beat"
+
+    def kept(self) -> str:
+        """Which weights were kept, and where their temperature is from."""
+        if self.sweep is None and self.best_validation:
+            return "The weights with the best validation accuracy were kept."
+        average = ", averaged," if self.config.averaging.rate is not None else ""
+        last = f"The weights{average} after the last update were kept: no other step was looked at."
+        if self.best_validation:
+            return last
+        num_train = len(self.prepared.indices(TRAIN))
+        everything = f" All {num_train:,} training pictures were learnt from, so none was left to calibrate the"
+        if self.sweep is None:
+            return f"{last}{everything} probabilities on: they are as the model gives them."
+        return f"{last}{everything} probabilities on; that was done with the best run of the sweep on what it held out."
 
     def advice(self) -> tuple[str, ...]:
         """What would help most, where the model is not clearly above the floor."""
@@ -77,6 +93,8 @@ class RunResult:
             f"{100 * evaluation.accuracy:.1f} % of {evaluation.num_pictures:,} untouched test pictures are named right"
             f" (95 % interval {100 * low:.0f} to {100 * high:.0f} %), {verdict}."
         ]
+        if self.sweep is not None:
+            lines.append(self.sweep.describe())
         if not self.beats_floor:
             lines.append(did_not_pay(best.name, self.config.weights, self.config.data.source))
             lines += ["What would help:", *(f"  - {x}" for x in self.advice())]
@@ -93,7 +111,8 @@ class RunResult:
             "floor": self.floor.best.name,
             "floor_test_accuracy": self.floor.best.test_accuracy,
             "verdict": self.comparison.verdict,
-            "validation_accuracy": self.best_validation["accuracy"],
+            "validation_accuracy": self.best_validation.get("accuracy"),
+            "sweep": None if self.sweep is None else self.sweep.to_json(),
             "best_step": self.best_step,
             "num_parameters": self.num_parameters,
             "seconds": {name: round(seconds, 3) for name, seconds in self.durations.items()},
@@ -121,17 +140,16 @@ def compare_with(floor: FloorModel, answers: Answers) -> Comparison:
 def finish(
     run: Run, folder: Path, floor: Floor, durations: Mapping[str, float], command: str, recipe_reason: str = ""
 ) -> RunResult:
-    """Evaluate the best weights on the test split, this once, and write bundle/ and predictions.csv.
+    """Evaluate the kept weights on the test split, this once, and write bundle/ and predictions.csv.
+
+    The temperature that calibrates them is fitted on the validation pictures; without any it is that of the sweep's
+    best run on what was held out from it, or none.
 
     Raises:
         RunError: there are no finite weights, no test picture can be read, or the folder cannot be written.
     """
-    model = run.best_model()
-    validation = ask(model, run.validation, run.config.preprocessing)
-    temperature = fit_temperature(validation.labels, validation.values)
-    answers, evaluation = _evaluate_test(model, run, temperature)
-    best = run.state.best
-    assert best is not None
+    model, best, sweep = run.best_model(), run.kept, read_sweep(folder)
+    answers, evaluation = _evaluate_test(model, run, _temperature(model, run, sweep))
     result = RunResult(
         folder=folder,
         config=run.config,
@@ -144,6 +162,7 @@ def finish(
         evaluation=evaluation,
         comparison=compare_with(floor.best, answers),
         test=answers,
+        sweep=sweep,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         durations=durations,
     )
@@ -156,6 +175,13 @@ def finish(
             f" vitrail fit --resume {folder}"
         ) from error
     return result
+
+
+def _temperature(model: Model, run: Run, sweep: Sweep | None) -> float:
+    if run.has_validation:
+        validation = ask(model, run.validation, run.config.preprocessing)
+        return fit_temperature(validation.labels, validation.values)
+    return 1.0 if sweep is None else sweep.chosen.temperature or 1.0
 
 
 def _evaluate_test(model: Model, run: Run, temperature: float) -> tuple[Answers, Evaluation]:
@@ -195,13 +221,14 @@ def _save_bundle(result: RunResult, model: Model) -> None:
                 "recipe": config.recipe,
                 "starting_weights": _starting_weights(result.folder),
                 "best_step": result.best_step,
+                **({} if result.sweep is None else result.sweep.provenance()),
                 "versions": {name: importlib.metadata.version(name) for name in ("vitrail", "torch")},
             },
             metrics={
                 "test_accuracy": result.evaluation.accuracy,
                 "test_accuracy_interval_95": [low, high],
                 "test_balanced_accuracy": result.evaluation.balanced_accuracy,
-                "validation_accuracy": result.best_validation["accuracy"],
+                **{f"validation_{name}": value for name, value in result.best_validation.items() if name == "accuracy"},
                 "floor": result.floor.best.name,
                 "floor_test_accuracy": result.floor.best.test_accuracy,
             },

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from vitrail.training.config import TrainConfig
 from vitrail.training.events import Events, JsonLines, TensorBoard, TextLog
 from vitrail.training.loop import train
 from vitrail.training.run_folder import CONFIG_FILE, LOG_FILE, METRICS_FILE, create_run_folder, lock_run
-from vitrail.training.run_state import Checkpoint, restore
+from vitrail.training.run_state import Best, Checkpoint, restore
 from vitrail.training.schedule import Plan, make_plan
 from vitrail.weights.bundle import Bundle
 from vitrail.weights.surgery import adapt
@@ -80,7 +81,11 @@ class Run:
             seed=config.seed,
             config=config.loader,
         )
-        self.validation = self.evaluation_loader(VALIDATION)
+        self.has_validation = bool(len(prepared.indices(VALIDATION)))
+
+    @cached_property
+    def validation(self) -> Loader:
+        return self.evaluation_loader(VALIDATION)
 
     @property
     def plan(self) -> Plan:
@@ -105,6 +110,8 @@ class Run:
         if start is None:
             return build_model(config.model, generator=generator)
         labels = self.prepared.source.classes if config.model.num_classes else ()
+        if config.fresh_head:  # as if it had been made for other classes
+            start = replace(start, config=replace(start.config, labels=()))
         model, self.surgery = adapt(start, config.model, labels, generator=generator)
         for sentence in self.surgery:
             self.events.note(f"starting weights: {sentence}")
@@ -118,6 +125,8 @@ class Run:
 
     def time_evaluation(self) -> float:
         """Seconds of one pass over the validation split, estimated from a part of it."""
+        if not self.has_validation:
+            return 0.0
         rows = self.validation.indices[: 4 * EVALUATION_BATCH]
         begin = time.monotonic()
         ask(self.state.objective.model, self._loader(rows), self.config.preprocessing)
@@ -136,7 +145,7 @@ class Run:
             self.plan,
             folder=folder,
             events=self.events,
-            evaluate=self.validate,
+            evaluate=self.validate if self.has_validation else None,
             key=self.prepared.source.key,
         )
 
@@ -148,17 +157,25 @@ class Run:
         restore(self.state, checkpoint)
         self.events.note(f"going on after step {self.state.step} of {self.plan.total_steps}")
 
-    def best_model(self) -> Model:
-        """The weights of the best evaluation, in a model of their own.
+    @property
+    def kept(self) -> Best:
+        """The best evaluation with its weights; without validation pictures the weights of now, and no metrics.
 
         Raises:
             RunError: no evaluation was finite, so there is nothing worth keeping.
         """
-        best = self.state.best
-        if best is None:
+        state = self.state
+        if not self.has_validation:
+            model = state.objective.model if state.averaged is None else state.averaged.model
+            return Best(state.step, (), {}, model.state_dict())
+        if state.best is None:
             raise RunError("no evaluation gave finite numbers, so there are no weights worth keeping")
+        return state.best
+
+    def best_model(self) -> Model:
+        """The weights that are kept, in a model of their own. Raises as `kept`."""
         model = build_model(self.config.model, initialize=False)
-        model.load_state_dict(best.weights, strict=True)
+        model.load_state_dict(self.kept.weights, strict=True)
         return model.to(self.device)
 
 

@@ -101,7 +101,8 @@ def train_in(
         watch = Stopwatch()
         with watch.phase("training"):
             run.train(place)
-        return end(run, watch.phases)
+        with watch.phase("evaluation"):
+            return end(run, watch.phases)
     finally:
         for sink in run.events.sinks[len(events.sinks) :]:
             sink.close()  # the files of this run, which do not listen to the next one

@@ -78,6 +78,7 @@ class TrainConfig:
     compile: bool = False
     checkpointing: bool = False  # recompute blocks in the backward pass: memory for time
     weights: str | None = None  # a bundle to start from
+    fresh_head: bool = False  # start with a new head even where the weights know the same classes
     evaluate_every_epochs: float = 1.0
     early_stopping_epochs: float | None = None  # without a better validation accuracy
     checkpoint_every_minutes: float = 5.0
@@ -110,6 +111,10 @@ class TrainConfig:
         if self.model.num_classes:
             raise ConfigError(
                 f"model.num_classes {self.model.num_classes}: objective '{kind}' has no classes; set it to 0"
+            )
+        if self.data.validation_share == 0:
+            raise ConfigError(
+                f"data.validation_share 0: objective '{kind}' is watched on validation pictures; give it a share"
             )
         if self.batch_augmentation != BatchAugmentation():
             raise ConfigError(f"batch_augmentation mixes labels, which objective '{kind}' has not; leave it off")
