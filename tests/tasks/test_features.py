@@ -86,6 +86,21 @@ def test_features_are_what_the_model_says_of_each_picture(prepared: PreparedData
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_features_of_a_block_are_its_tokens(prepared: PreparedData, tmp_path: Path) -> None:
+    bundle, rows = _bundle(depth=3), np.arange(2)
+    transform = EvaluationTransform(bundle.config.preprocessing)
+    images = torch.stack(
+        [torch.from_numpy(transform(prepared.source.open(int(row)), np.random.default_rng(0))) for row in rows]
+    )
+    with torch.inference_mode():
+        stages = bundle.model.forward_intermediates(normalize(images, bundle.config.preprocessing))
+    for layer, tokens in ((1, stages["blocks.1"]), (-1, stages["blocks.2"]), (None, stages["norm"])):
+        found = extract_features(bundle, prepared, rows, Events(), kind="patch_mean", layer=layer, cache=tmp_path)
+        np.testing.assert_allclose(found.values, tokens[:, 1:].mean(dim=1).numpy(), atol=1e-5)
+    with pytest.raises(ConfigError, match="layer 3: the model has 3 blocks, 0 to 2"):
+        extract_features(bundle, prepared, rows, Events(), layer=3, cache=tmp_path)
+
+
 def test_other_weights_pictures_or_preprocessing_are_other_features(prepared: PreparedData, tmp_path: Path) -> None:
     rows = np.arange(20)
     extract_features(_bundle(), prepared, rows, Events(), cache=tmp_path)

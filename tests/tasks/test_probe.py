@@ -73,6 +73,17 @@ def test_figures_are_those_of_the_evaluators_on_the_models_features(backbone: st
     json.dumps(result.to_json(), allow_nan=False)
 
 
+def test_the_untrained_network_is_probed_with_the_same_shots_and_layer(backbone: str, photos: str) -> None:
+    """The backbone of these tests is itself untrained, drawn with the same seed: it gains nothing."""
+    result = probe(ProbeConfig(backbone, photos, shots=(2, 5), layer=0, untrained=True), Events())
+    assert [score.accuracies for score in result.untrained] == [score.accuracies for score in result.few_shot]
+    assert any("same network untrained" in line and "+0.0 points" in line for line in result.describe())
+    assert result.to_json()["untrained_few_shot"] == result.to_json()["few_shot"]
+    assert [note for _, note, *_ in result.table()].count("15 pictures, untrained network") == 1
+    after_norm = probe(ProbeConfig(backbone, photos, shots=(2, 5)), Events())
+    assert after_norm.untrained == ()
+
+
 def test_a_second_probe_of_the_same_pictures_runs_no_model(
     backbone: str, photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,11 @@ class Probe:
     """Choose the few-shot penalty on each few-shot set, in place of the usual 1024."""
     features: Literal["pre_logits", "class_token", "patch_mean"] = "pre_logits"
     """What the head sees, the class token, or the mean over the patches."""
+    layer: int | None = None
+    """Take them from this block of a Vision Transformer, counted from 0, or from -1 backwards: networks that were
+    trained without labels often know most in the middle."""
+    untrained: bool = False
+    """Few-shot also with the same network as it is before any training."""
     max_pictures: int = 20_000
     """Of each split; more are sampled."""
     strict: bool = False
@@ -57,6 +62,8 @@ def run(arguments: list[str]) -> int:
         linear=command.linear,
         choose_penalty=command.choose_penalty,
         features=command.features,
+        layer=command.layer,
+        untrained=command.untrained,
         max_pictures=command.max_pictures,
         strict=command.strict,
     )

@@ -27,6 +27,7 @@ from vitrail.data.transforms import EvaluationTransform
 from vitrail.errors import ConfigError, DataError
 from vitrail.models.build import Model
 from vitrail.models.resnet import ResNet
+from vitrail.models.vit import VisionTransformer
 from vitrail.storage import sha256_of, to_json, write_file
 from vitrail.tasks.inference import ask_in_batches
 from vitrail.tasks.prepare import PreparedData
@@ -61,6 +62,7 @@ def extract_features(
     events: Events,
     *,
     kind: FeatureKind = "pre_logits",
+    layer: int | None = None,
     batch_size: int = 64,
     cache: Path | None = None,
 ) -> FeatureRows:
@@ -69,13 +71,15 @@ def extract_features(
     Args:
         kind: "pre_logits": what the model's head sees; "class_token"; "patch_mean": the mean over the patches; the last
             two of the tokens after the encoder.
+        layer: a block of a Vision Transformer, from 0, or from -1 backwards: the same of the tokens that it gives.
+            None: of those after the final norm.
         cache: its folder; None: `cache_folder()`. Where it cannot be written, the features stay in memory, and it is
             said.
     Raises:
-        ConfigError: the model has no class token. DataError: none of the pictures can be read.
+        ConfigError: the model has no class token, or no such block. DataError: none of the pictures can be read.
     """
-    forward = _forward(bundle.model, kind)
-    key, made_from = _key(bundle, prepared, indices, kind)
+    forward = _forward(bundle.model, kind, layer)
+    key, made_from = _key(bundle, prepared, indices, kind if layer is None else f"{kind} of block {layer}")
     folder = (cache_folder() if cache is None else cache) / key
     found = _read(folder, indices, events)
     if found is not None:
@@ -101,33 +105,48 @@ def extract_features(
         store.discard()
 
 
-def _forward(model: Model, kind: FeatureKind) -> Callable[[Tensor], Tensor]:
+def weights_digest(model: Model) -> str:
+    """SHA-256 over the names, shapes and values of its tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().numpy()).cast("B"))
+    return digest.hexdigest()
+
+
+def _forward(model: Model, kind: FeatureKind, layer: int | None) -> Callable[[Tensor], Tensor]:
+    tokens_of = model.forward_features if layer is None else _tokens_after(model, layer)
     if kind == "pre_logits":
-        return lambda images: model.forward_head(model.forward_features(images), pre_logits=True)
+        return lambda images: model.forward_head(tokens_of(images), pre_logits=True)
     if kind == "class_token":
         if not getattr(model.config, "class_token", False):
             raise ConfigError("features 'class_token': this model has none; 'pre_logits' is what its head sees")
-        return lambda images: model.forward_features(images)[:, 0]
+        return lambda images: tokens_of(images)[:, 0]
     if kind != "patch_mean":
         raise ConfigError(f"features '{kind}': there are pre_logits, class_token and patch_mean")
     if isinstance(model, ResNet):
         raise ConfigError("features 'patch_mean': a ResNet has no patches; 'pre_logits' is the mean of its map")
     num_prefix = model.config.num_prefix_tokens
-    return lambda images: model.forward_features(images)[:, num_prefix:].mean(dim=1)
+    return lambda images: tokens_of(images)[:, num_prefix:].mean(dim=1)
+
+
+def _tokens_after(model: Model, layer: int) -> Callable[[Tensor], Tensor]:
+    if not isinstance(model, VisionTransformer):
+        raise ConfigError(f"layer {layer}: only the blocks of a Vision Transformer can be chosen")
+    depth = model.config.depth
+    if not -depth <= layer < depth:
+        raise ConfigError(f"layer {layer}: the model has {depth} blocks, 0 to {depth - 1}")
+    return lambda images: model.forward_intermediates(images, [layer])[f"blocks.{layer % depth}"]
 
 
 def _key(
-    bundle: Bundle, prepared: PreparedData, indices: npt.NDArray[np.int64], kind: FeatureKind
+    bundle: Bundle, prepared: PreparedData, indices: npt.NDArray[np.int64], kind: str
 ) -> tuple[str, dict[str, Any]]:
     """SHA-256 of everything that decides the numbers, and that everything as JSON."""
-    weights = hashlib.sha256()
-    for name, tensor in sorted(bundle.model.state_dict().items()):
-        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        weights.update(memoryview(tensor.detach().cpu().contiguous().flatten().numpy()).cast("B"))
     keys = hashlib.sha256("\0".join(prepared.source.key(int(index)) for index in indices).encode("utf-8", "replace"))
     made_from = {
         "format": FORMAT,
-        "weights": weights.hexdigest(),
+        "weights": weights_digest(bundle.model),
         "model": to_dict(bundle.config.model),
         "preprocessing": to_dict(bundle.config.preprocessing),
         "data": prepared.fingerprint,

@@ -6,12 +6,13 @@ import csv
 import io
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from vitrail.data.config import DataConfig
 from vitrail.data.sources import open_source
@@ -23,6 +24,7 @@ from vitrail.evaluators.comparison import Comparison, compare
 from vitrail.evaluators.few_shot import PENALTIES, PENALTY, draw_shots, fit_few_shots
 from vitrail.evaluators.knn import NUM_NEIGHBOURS, nearest_neighbours
 from vitrail.evaluators.linear import fit_linear
+from vitrail.models.build import build_model
 from vitrail.storage import write_file, write_json
 from vitrail.tasks.features import FeatureKind, extract_features
 from vitrail.tasks.floor import Floor, FloorModel, measure_floor
@@ -48,6 +50,8 @@ class ProbeConfig:
     linear: bool = False
     choose_penalty: bool = False  # from 2^-10 to 2^19 on each few-shot set, in place of 2^10
     features: FeatureKind = "pre_logits"
+    layer: int | None = None  # features of this block, from 0 or from -1 backwards; None: after the last
+    untrained: bool = False  # few-shot also with the same network as it is before any training
     max_pictures: int = 20_000  # of each split; more are sampled
     strict: bool = False
 
@@ -75,6 +79,17 @@ class FewShotScore:
         """Standard deviation over the seeds; nan of one seed."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else math.nan
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "shots": self.shots,
+            "accuracies": list(self.accuracies),
+            "mean": self.mean,
+            "spread": None if math.isnan(self.spread) else self.spread,
+            "penalties": list(self.penalties),
+            "pictures": self.num_rows,
+            "classes_with_fewer": list(self.short_classes),
+        }
+
 
 @dataclass(frozen=True)
 class Score:
@@ -94,6 +109,7 @@ class ProbeResult:
     num_train: int  # pictures whose features took part
     num_test: int
     few_shot: tuple[FewShotScore, ...]  # in the order of shots
+    untrained: tuple[FewShotScore, ...]  # the same of the untrained network, where it was asked for
     scores: tuple[Score, ...]
     floor: Floor  # on pixels, fitted on all training pictures
     headline: Score | FewShotScore  # what is compared with the floor
@@ -110,6 +126,9 @@ class ProbeResult:
                 f" {last.shots} picture{'s' if last.shots > 1 else ''} a class"
                 f" ({seeds if len(last.accuracies) > 1 else 'one seed'})."
             )
+            if self.untrained:
+                before = 100 * self.untrained[-1].mean
+                lines.append(f"The same network untrained: {before:.1f} %, so {100 * last.mean - before:+.1f} points.")
             if last.short_classes:
                 lines.append(
                     f"Of {several(list(last.short_classes))} there are fewer than {last.shots} training pictures;"
@@ -136,9 +155,10 @@ class ProbeResult:
     def table(self) -> list[tuple[str, str, float, float | None]]:
         """Rows of (probe, note, accuracy, spread or None), the floors last."""
         rows: list[tuple[str, str, float, float | None]] = []
-        for score in self.few_shot:
-            spread = None if math.isnan(score.spread) else score.spread
-            rows.append((f"few-shot, {score.shots} a class", f"{score.num_rows:,} pictures", score.mean, spread))
+        for scores, note in ((self.few_shot, "pictures"), (self.untrained, "pictures, untrained network")):
+            for score in scores:
+                spread = None if math.isnan(score.spread) else score.spread
+                rows.append((f"few-shot, {score.shots} a class", f"{score.num_rows:,} {note}", score.mean, spread))
         rows += [(score.name, score.note, score.accuracy, None) for score in self.scores]
         floors = reversed(self.floor.models)
         return rows + [(floor.name, "no backbone", floor.test_accuracy, None) for floor in floors]
@@ -152,18 +172,8 @@ class ProbeResult:
             "num_features": self.num_features,
             "train_pictures": self.num_train,
             "test_pictures": self.num_test,
-            "few_shot": [
-                {
-                    "shots": score.shots,
-                    "accuracies": list(score.accuracies),
-                    "mean": score.mean,
-                    "spread": None if math.isnan(score.spread) else score.spread,
-                    "penalties": list(score.penalties),
-                    "pictures": score.num_rows,
-                    "classes_with_fewer": list(score.short_classes),
-                }
-                for score in self.few_shot
-            ],
+            "few_shot": [score.to_json() for score in self.few_shot],
+            "untrained_few_shot": [score.to_json() for score in self.untrained],
             "probes": [
                 {
                     "name": score.name,
@@ -223,6 +233,12 @@ def probe(config: ProbeConfig, events: Events) -> ProbeResult:
     floor = measure_floor(prepared)
     few_shot, predictions = _few_shot(train, test, source.classes, config)
     headline: Score | FewShotScore = few_shot[-1]
+    untrained: list[FewShotScore] = []
+    if config.untrained:
+        events.note("probe: the same network untrained")
+        before = replace(bundle, model=build_model(bundle.config.model, generator=torch.Generator().manual_seed(0)))
+        sides = (_features(split, before, prepared, config, events) for split in (TRAIN, TEST))
+        untrained, _ = _few_shot(*sides, source.classes, config)
     scores: list[Score] = []
     if config.knn:
         events.note("probe: nearest neighbours")
@@ -241,6 +257,7 @@ def probe(config: ProbeConfig, events: Events) -> ProbeResult:
         num_train=len(train.rows),
         num_test=len(test.rows),
         few_shot=tuple(few_shot),
+        untrained=tuple(untrained),
         scores=tuple(scores),
         floor=floor,
         headline=headline,
@@ -253,7 +270,7 @@ def _features(split: int, bundle: Bundle, prepared: PreparedData, config: ProbeC
     if len(rows) > config.max_pictures:
         events.note(f"{config.max_pictures:,} of {len(rows):,} pictures are looked at; --max-pictures takes more")
         rows = np.sort(np.random.default_rng(0).choice(rows, config.max_pictures, replace=False))
-    found = extract_features(bundle, prepared, rows, events, kind=config.features)
+    found = extract_features(bundle, prepared, rows, events, kind=config.features, layer=config.layer)
     return _Split(found.indices, found.values, np.asarray(prepared.source.labels[found.indices]))
 
 
