@@ -237,8 +237,8 @@ def probe(config: ProbeConfig, events: Events) -> ProbeResult:
     if config.untrained:
         events.note("probe: the same network untrained")
         before = replace(bundle, model=build_model(bundle.config.model, generator=torch.Generator().manual_seed(0)))
-        sides = (_features(split, before, prepared, config, events) for split in (TRAIN, TEST))
-        untrained, _ = _few_shot(*sides, source.classes, config)
+        before_train, before_test = (_features(split, before, prepared, config, events) for split in (TRAIN, TEST))
+        untrained, _ = _few_shot(before_train, before_test, source.classes, config)
     scores: list[Score] = []
     if config.knn:
         events.note("probe: nearest neighbours")
