@@ -68,9 +68,8 @@ class ReportData:
     history: Sequence[Mapping[str, float]] = ()
     best_step: int | None = None  # whose weights were kept
     kept: str = ""  # which weights were kept, and why: a sentence or two
-    tried_rates: Sequence[
-        tuple[float, float | None]
-    ] = ()  # learning rate, accuracy on held-out pictures; None: diverged
+    # Learning rate, accuracy on held-out pictures (None: it diverged), whether it was chosen.
+    tried_rates: Sequence[tuple[float, float | None, bool]] = ()
     mistakes: Sequence[Mistake] = ()  # the most confident first
     recipe: str = ""  # name
     recipe_reason: str = ""  # one sentence: why this recipe

@@ -46,7 +46,7 @@ def report_data(result: RunResult) -> ReportData:
         history=[_history_row(row) for row in read_metrics(result.folder / METRICS_FILE)],
         best_step=result.best_step,
         kept=result.kept(),
-        tried_rates=[(rate.learning_rate, rate.accuracy) for rate in result.sweep.rates] if result.sweep else [],
+        tried_rates=_tried_rates(result),
         mistakes=_mistakes(result),
         recipe=config.recipe,
         recipe_reason=result.recipe_reason,
@@ -59,6 +59,11 @@ def report_data(result: RunResult) -> ReportData:
         model=f"{_what(model)}, {model.image_size[1]}x{model.image_size[0]} pixels",
         num_parameters=result.num_parameters,
     )
+
+
+def _tried_rates(result: RunResult) -> list[tuple[float, float | None, bool]]:
+    sweep = result.sweep
+    return [] if sweep is None else [(one.learning_rate, one.accuracy, one == sweep.chosen) for one in sweep.rates]
 
 
 def _what(model: ModelConfig) -> str:

@@ -97,7 +97,7 @@ def _thumbnail(thumbnail: Thumbnail) -> str:
 
 def training(report: ReportData) -> str:
     """Loss, validation accuracy and learning rate over the epochs."""
-    figures = []
+    figures = [_tried_rates(report)] if report.tried_rates else []
     x_label = "epoch" if any("epoch" in row for row in report.history) else "step"
     if loss := _curve(report, "loss"):
         label = f"Training loss from {loss[0][1]:.3g} to {loss[-1][1]:.3g}"
@@ -130,22 +130,20 @@ def training(report: ReportData) -> str:
         return ""
     why = f" Recipe <b>{escape(report.recipe)}</b>{_because(report)}" if report.recipe else ""
     text = f'<p class="lead">{escape(report.kept)}{why}</p>' if report.kept or why else ""
-    return f'{text}{_tried_rates(report)}<div class="grid">{"".join(figures)}</div>'
+    return f'{text}<div class="grid">{"".join(figures)}</div>'
 
 
 def _tried_rates(report: ReportData) -> str:
     """The sweep that chose the learning rate, as a table."""
-    if not report.tried_rates:
-        return ""
     rows = "".join(
-        f'<tr><th scope="row">{rate:g}</th><td>'
-        + ("diverged" if accuracy is None else f"{accuracy:.2%}" + _meter(accuracy))
-        + "</td></tr>"
-        for rate, accuracy in report.tried_rates
+        f'<tr><th scope="row">{rate:g}{" (chosen)" if is_chosen else ""}</th>'
+        f"<td>{'diverged' if accuracy is None else words.percent(accuracy) + _meter(accuracy)}</td></tr>"
+        for rate, accuracy, is_chosen in report.tried_rates
     )
-    head = '<tr><th scope="col">learning rate</th><th scope="col">held-out pictures named right</th></tr>'
+    head = '<tr><th scope="col">learning rate</th><th scope="col">named right</th></tr>'
     table = f'<table class="plain"><thead>{head}</thead><tbody>{rows}</tbody></table>'
-    return f'<div class="card">{_scroll(table, "Learning rates tried")}</div>'
+    about = "share of held-out pictures named right, in a run of its own for each rate"
+    return _figure("Learning rates tried", about, _scroll(table, "Learning rates tried"))
 
 
 def _because(report: ReportData) -> str:

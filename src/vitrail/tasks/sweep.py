@@ -113,7 +113,8 @@ def _sweep(
         events.note(f"run {number} of {len(places) + 1}: learning rate {rate:g}")
         tried.append(_try(at_rate(base, rate), part, floor, place, events, command, start))
         accuracy = tried[-1].accuracy
-        events.note(f"learning rate {rate:g}: " + ("diverged" if accuracy is None else f"{100 * accuracy:.2f} %"))
+        scored = "it diverged" if accuracy is None else f"{100 * accuracy:.2f} % of the held-out pictures named right"
+        events.note(f"learning rate {rate:g}: {scored}")
     if all(rate.accuracy is None for rate in tried):
         raise RunError(f"{folder}: every learning rate diverged; try smaller ones with --rates and another --out")
     found = Sweep(tuple(tried), len(part.indices(TRAIN)), len(part.indices(VALIDATION)), has_own)
@@ -166,6 +167,7 @@ def _try(
     """One learning rate; what came of it is kept in RESULT_FILE, and its checkpoints are not."""
     path = place / RESULT_FILE
     if path.exists():
+        events.note("finished before, and kept")
         return TriedRate(**json.loads(path.read_bytes()))
     rate, name = config.optimizer.learning_rate, str(place.relative_to(place.parents[1]))
 
