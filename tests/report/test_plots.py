@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -9,7 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitrail.evaluators.calibration import reliability_bins
-from vitrail.report.plots import HEIGHT, MAX_POINTS, WIDTH, line_plot, reliability_plot, round_ticks, thin
+from vitrail.report.plots import (
+    HEIGHT,
+    MAX_POINTS,
+    TALL,
+    WIDE,
+    WIDTH,
+    line_plot,
+    lines_plot,
+    log_ticks,
+    reliability_plot,
+    round_ticks,
+    thin,
+)
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
@@ -43,6 +56,28 @@ def test_a_curve_stays_inside_its_frame(points: list[tuple[float, float]]) -> No
     for x, y in re.findall(r"([\d.-]+),([\d.-]+)", plot):
         assert 0 <= float(x) <= WIDTH
         assert 0 <= float(y) <= HEIGHT
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(st.floats(1e-3, 1e20), st.floats(1.0, 1e4))
+def test_logarithmic_ticks_hold_the_values_and_are_no_further_than_needed(low: float, ratio: float) -> None:
+    ticks = log_ticks(low, low * ratio)
+    assert ticks[0] <= low * (1 + 1e-6) < 2.6 * ticks[0]
+    assert ticks[-1] >= low * ratio * (1 - 1e-6) > ticks[-1] / 2.6
+
+
+def test_lines_stay_inside_their_frame_their_names_apart_and_equal_ratios_look_equal() -> None:
+    lines = {name: [(1e12 * 2**k, 0.5 + k / 100) for k in range(3) for _ in range(2)] for name in ("a <b>", "c", "d")}
+    plot = lines_plot(lines, label="l", x_label="x", x_format=str, y_format=str, floor=(0.3, "floor"))
+    root = ElementTree.fromstring(plot)
+    heights = [float(e.attrib["y"]) for e in root if e.attrib.get("class") == "mark-text"]
+    assert len(heights) == 3
+    assert min(abs(a - b) for a, b in itertools.pairwise(heights)) >= 12
+    paths = [e.attrib["points"] for e in root if e.tag == "polyline"]
+    points = [tuple(map(float, point.split(","))) for point in paths[0].split()]
+    assert len(points) == 3  # of each two repetitions the mean
+    assert points[1][0] - points[0][0] == pytest.approx(points[2][0] - points[1][0], abs=0.2)
+    assert all(0 <= x <= WIDE and 0 <= y <= TALL for x, y in points)
 
 
 def test_reliability_has_a_bar_for_each_bin_that_is_used() -> None:

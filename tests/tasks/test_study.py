@@ -10,25 +10,31 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from vitrail.data.config import DataConfig
 from vitrail.data.facts import DataFacts
 from vitrail.data.sources import open_source
 from vitrail.data.split import TRAIN
 from vitrail.errors import ConfigError, RunError
+from vitrail.models.build import build_model
+from vitrail.models.config import ViTConfig
 from vitrail.models.costs import count_macs
-from vitrail.models.vit import VisionTransformer
+from vitrail.models.resnet_config import ResNetConfig
 from vitrail.recipes import Situation
+from vitrail.recipes.compute import BUDGETS, family_and_budget
 from vitrail.recipes.studies import STUDIES, base_config, get_study
 from vitrail.report.study_page import render_study
 from vitrail.tasks.prepare import prepare_data, restrict_training
 from vitrail.tasks.study import StudyConfig, run_study
 from vitrail.training.events import Events
+from vitrail.training.schedule import make_plan
 
 VITRAIL = str(Path(sys.executable).parent / "vitrail")
 # Study -> what its cells may differ in.
@@ -37,7 +43,13 @@ DIFFERENCES = {
     "pooling": {"model.pooling", "model.class_token", "optimizer.learning_rate"},
     "data-size": {"data.train_share"},
     "shape": {"model.width", "model.depth", "model.num_heads", "model.mlp_size", "model.patch_size"},
-}
+    # The whole model, what it sees, and for how long; pictures, augmentation, loss and batches are the same for all.
+    "compute": {
+        *(f"model.{field.name}" for kind in (ViTConfig, ResNetConfig) for field in fields(kind)),
+        "preprocessing.image_size", "augmentation.max_shift", "optimizer.learning_rate",
+        "schedule.steps", "schedule.epochs", "schedule.warmup_epochs", "evaluate_every_epochs",
+    },
+}  # fmt: skip
 
 
 def flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
@@ -57,8 +69,8 @@ def test_the_cells_of_a_study_differ_in_what_it_asks_about_and_in_nothing_else(
     assert len(cells) > 1
     for config in cells.values():
         before, after = flat(asdict(base)), flat(asdict(config))
-        assert {field for field in before if before[field] != after[field]} <= DIFFERENCES[name]
-        VisionTransformer(config.model, initialize=False)
+        assert {field for field in before if before[field] != after.get(field)} <= DIFFERENCES[name]
+        build_model(config.model, initialize=False)
     assert len({str(asdict(config)) for config in cells.values()}) == len(cells)
 
 
@@ -70,6 +82,45 @@ def test_the_positions_are_the_eight_cells_of_the_papers_table_at_equal_compute(
     macs = {count_macs(config.model) for config in cells.values()}
     assert len(macs) == 1
     assert relative / macs.pop() < 1.5
+
+
+@pytest.mark.parametrize("size", [(28, 28), (500, 400)])
+def test_at_each_budget_every_family_spends_the_same_and_every_budget_is_its_share(size: tuple[int, int]) -> None:
+    base = base_config(Situation(DataConfig("x"), DataFacts(picture_size=size)), steps=1000)
+    cells = STUDIES["compute"].cells(base)
+    assert {family_and_budget(cell)[0] for cell in cells} == {"ViT", "hybrid", "BiT-R26"}
+    whole = 1000 * base.batch_size * 6 * count_macs(base.model)
+    flops: dict[object, int] = {}
+    for cell, config in cells.items():
+        if config.model not in flops:
+            with torch.device("meta"), FlopCounterMode(display=False) as counter:
+                build_model(config.model, initialize=False)(torch.empty(1, 3, *config.model.image_size))
+            flops[config.model] = counter.get_total_flops()
+        spent = 3 * flops[config.model] * config.batch_size * config.schedule.steps
+        assert spent / whole == pytest.approx(BUDGETS[family_and_budget(cell)[1]], rel=0.02)
+
+
+def test_every_run_of_a_budget_warms_up_and_ends_like_a_run_of_its_own() -> None:
+    base = base_config(Situation(DataConfig("x"), DataFacts(picture_size=(32, 32), num_train=6400)), steps=1000)
+    for config in STUDIES["compute"].cells(base).values():
+        plan = make_plan(config, steps_per_epoch=80)  # a fifth of the 100 are put aside for validation
+        assert plan.total_steps == config.schedule.steps
+        assert plan.warmup_steps == pytest.approx(0.08 * plan.total_steps, abs=1)
+        assert plan.evaluate_every_steps > plan.total_steps  # at its end alone
+
+
+def test_a_study_of_compute_shows_what_each_run_spent(tmp_path: Path) -> None:
+    with Events() as events:
+        result = run_study(StudyConfig("compute", "digits", seeds=1, steps=8, out=str(tmp_path / "c")), events)
+    with (tmp_path / "c" / "study.csv").open(newline="") as file:
+        rows = {row["cell"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 9
+    vit = rows["ViT, full compute"]
+    assert int(vit["training_flops"]) == pytest.approx(6 * 1e9 * float(vit["gmacs"]) * 64 * 8, rel=1e-3)
+    page = render_study(result)
+    assert page.count("<polyline") == 3
+    assert page.count("<circle") == 9
+    assert "<bdi>BiT-R26, 1/4 compute</bdi>" in page
 
 
 def test_a_smaller_share_of_the_training_pictures_lies_inside_a_larger_one() -> None:

@@ -15,8 +15,8 @@ from vitrail.cli.terminal import Terminal
 class Study:
     """A table of runs that differ in one thing, each with several seeds and the same updates.
 
-    Studies: positions, pooling, data-size, shape. A study that was stopped goes on when it is started again: finished
-    runs are kept.
+    Studies: positions, pooling, data-size, shape, compute. A study that was stopped goes on when it is started again:
+    finished runs are kept.
     """
 
     name: Positional[str] = ""
@@ -26,7 +26,7 @@ class Study:
     seeds: int = 3
     """Runs of each cell."""
     steps: int = 600
-    """Updates of 64 pictures, of every run."""
+    """Updates of 64 pictures, of every run; of `compute`, of the ViT's largest run, whose compute the others have."""
     out: str | None = None
     """A folder; runs/study-<name>-<data> by default."""
     json: bool = False
@@ -49,11 +49,13 @@ def run(arguments: list[str]) -> int:
     if command.json:
         write_json(result.to_json())
         return 0
-    rows = [["", "test accuracy", "spread", "parameters", "GMACs"]]
+    rows = [["", "test accuracy", "spread", "parameters", "GMACs", "updates", "FLOPs"]]
     for cell, runs in result.by_cell().items():
         mean, spread = mean_and_spread(runs)
-        rows.append([cell, percent(mean), f"{100 * spread:.1f}", f"{runs[0].parameters:,}", f"{runs[0].gmacs:.3f}"])
-    write_columns(rows, right=(1, 2, 3, 4))
+        first = runs[0]
+        cost = [f"{first.parameters:,}", f"{first.gmacs:.3f}", f"{first.updates:,}", f"{first.training_flops:.2e}"]
+        rows.append([cell, percent(mean), f"{100 * spread:.1f}" if len(runs) > 1 else "-", *cost])
+    write_columns(rows, right=tuple(range(1, len(rows[0]))))
     said = verdict(result).replace("\u00a0", " ")
     write_line(f"\n{result.study.question} {said}")
     write_line(f"Without any training: {result.floor} {percent(result.floor_accuracy)}.")

@@ -10,6 +10,7 @@ from vitrail.errors import ConfigError, did_you_mean
 from vitrail.models.config import PositionEmbedding, PositionPlacement, ViTConfig
 from vitrail.models.kinds import require_vit
 from vitrail.objectives.config import SupervisedConfig
+from vitrail.recipes.compute import at_budgets, families
 from vitrail.recipes.situation import Situation
 from vitrail.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
 
@@ -24,6 +25,7 @@ class Study:
     question: str
     source: str  # where the paper asks it
     cells: Callable[[TrainConfig], Cells]
+    by_compute: bool = False  # its plot has the training compute along one side, and a line for each family
 
 
 def base_config(situation: Situation, steps: int) -> TrainConfig:
@@ -117,6 +119,11 @@ def _shape(base: TrainConfig) -> Cells:
     return {name: replace(base, model=each) for name, each in models.items()}
 
 
+def _compute(base: TrainConfig) -> Cells:
+    """Three families at the same budgets (figure 5)."""
+    return at_budgets(base, families(base))
+
+
 def _with_heads(model: ViTConfig, num_heads: int) -> ViTConfig:
     """Another width, in heads of the same size."""
     width = num_heads * model.attention_head_dim
@@ -132,6 +139,12 @@ STUDIES: dict[str, Study] = {
     ),
     "data-size": Study("How much does each further share of the pictures bring?", "section 4.3, figure 4", _data_size),
     "shape": Study("Deeper, wider or finer: what pays?", "appendix D.2, figure 8", _shape),
+    "compute": Study(
+        "What does the same training compute buy as a ViT, a hybrid, a ResNet?",
+        "section 4.4, figure 5",
+        _compute,
+        by_compute=True,
+    ),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vitrail.evaluators.calibration import ReliabilityBins
@@ -13,7 +13,9 @@ from vitrail.report.markup import escape
 # Units are those of the page at its usual width: text of 11 stays readable, because no plot is drawn wider than this.
 WIDTH, HEIGHT = 340, 210
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 12, 30
+WIDE, TALL = 420, 290  # of a plot with a card to itself
 MAX_POINTS = 240
+NUM_COLOURS = 5  # of lines in one plot: line-0 to line-4 of the style
 
 Format = Callable[[float], str]
 
@@ -104,6 +106,72 @@ def line_plot(
         parts.append(f'<circle class="mark {css_class}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
         parts.append(_text(x + shift, y + (18 if below else -9), mark[2], anchor, "mark-text"))
     return _svg(WIDTH, HEIGHT, label, parts)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten from below `low` to above `high`, both above 0."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    first = max((value for value in values if value <= low * (1 + 1e-9)), default=values[0])
+    last = min((value for value in values if value >= high * (1 - 1e-9)), default=values[-1])
+    return [value for value in values if first <= value <= last]
+
+
+def lines_plot(
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    label: str,
+    x_label: str,
+    x_format: Format,
+    y_format: Format,
+    floor: tuple[float, str],
+) -> str:
+    """A line for each name through its means, over a logarithmic axis; a dot for every point.
+
+    Args:
+        lines: name -> (x, y), x above 0; points of (nearly) one x, in a row, are repetitions.
+        label, floor: as in `line_plot`.
+    """
+    xs = [x for points in lines.values() for x, _ in points]
+    ys = [y for points in lines.values() for _, y in points] + [floor[0]]
+    right = 10 + 7.2 * max(map(len, lines))
+    x_ticks, y_ticks = log_ticks(min(xs), max(xs)), round_ticks(min(ys), max(ys), 5)
+    x_scale = Scale(math.log10(x_ticks[0]), math.log10(x_ticks[-1]), LEFT, WIDE - right)
+    y_scale = Scale(y_ticks[0], y_ticks[-1], TALL - BOTTOM - 8, TOP)
+    parts = []
+    for tick in y_ticks:
+        y = y_scale(tick)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDE - right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(_text(LEFT - 6, y + 4, y_format(tick), "end"))
+    parts += [_text(x_scale(math.log10(tick)), TALL - BOTTOM + 8, x_format(tick), "middle") for tick in x_ticks]
+    parts.append(_text((LEFT + WIDE - right) / 2, TALL - 4, x_label, "middle", "axis-text"))
+    y = y_scale(floor[0])
+    parts.append(f'<line class="floor" x1="{LEFT}" x2="{WIDE - right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+    parts.append(_text(WIDE - right - 2, y - 5, floor[1], "end", "floor-text"))
+    ends = {}
+    for number, (name, points) in enumerate(lines.items()):
+        dots = [(x_scale(math.log10(x)), y_scale(y)) for x, y in points]
+        means = [_mean(list(group)) for _, group in itertools.groupby(sorted(dots), key=lambda dot: round(dot[0]))]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in means)
+        kind = f"line-{number % NUM_COLOURS}"
+        parts.append(f'<polyline class="curve {kind}" points="{path}"/>')
+        parts += [f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots]
+        ends[name] = means[-1][1]
+    for name, y in _apart(ends).items():
+        parts.append(_text(WIDE - right + 8, y + 4, name, "start", "mark-text"))
+    return _svg(WIDE, TALL, label, parts)
+
+
+def _mean(dots: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return sum(x for x, _ in dots) / len(dots), sum(y for _, y in dots) / len(dots)
+
+
+def _apart(heights: Mapping[str, float], gap: float = 13.0) -> dict[str, float]:
+    """Heights of labels from the top down, each at least `gap` below the one before."""
+    placed: dict[str, float] = {}
+    for name in sorted(heights, key=lambda name: heights[name]):
+        placed[name] = max(heights[name], max(placed.values(), default=-math.inf) + gap)
+    return placed
 
 
 def reliability_plot(bins: ReliabilityBins, label: str) -> str:

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vitrail.errors import RunError
+from vitrail.recipes.compute import BUDGETS, family_and_budget
 from vitrail.report import words
 from vitrail.report.markup import escape, name
-from vitrail.report.plots import Scale, round_ticks
+from vitrail.report.plots import WIDE, Scale, lines_plot, round_ticks
 from vitrail.tasks.study import StudyResult, StudyRun, mean_and_spread
 
-WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = 720, 30, 220, 16, 10, 40
+# As wide as plots.py has it for a card of its own, so that its text stays readable on a telephone: names stand above.
+WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = WIDE, 40, 22, 24, 4, 40
+_ONE_SEED = "One seed a cell tells nothing of chance: small differences mean nothing."
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
@@ -43,12 +46,12 @@ def render_study(result: StudyResult) -> str:
 <div class="brand"><span><b>Vitrail</b> study</span></div>
 <h1>{name(result.name)} on {name(result.data)}</h1>
 <p class="meta">{escape(result.study.question)} \u00b7 asked in {escape(result.study.source)} of Dosovitskiy et al. 2021
- \u00b7 {result.steps:,} updates a run \u00b7 {seeds} {"seed" if seeds == 1 else "seeds"}</p>
+ \u00b7 {_effort(result)} \u00b7 {seeds} {"seed" if seeds == 1 else "seeds"}</p>
 </header>
 <main>
 <section><h2>Test accuracy</h2>
 <p>{escape(verdict(result))}</p>
-<div class="card">{_dots(result)}</div></section>
+<div class="card narrow">{(_lines if result.study.by_compute else _dots)(result)}</div></section>
 <section><h2>The runs</h2>{_table(result)}</section>
 </main>
 <footer><p>Made by Vitrail. This page is one file: nothing is loaded, nothing is sent, no script runs.</p></footer>
@@ -57,15 +60,40 @@ def render_study(result: StudyResult) -> str:
 """
 
 
+def _effort(result: StudyResult) -> str:
+    if result.study.by_compute:
+        return f"as much compute as {result.steps:,} updates of the ViT, and shares of it"
+    return f"{result.steps:,} updates a run"
+
+
 def verdict(result: StudyResult) -> str:
-    """The best and the worst cell, and whether the seeds tell them apart."""
+    """The best and the worst cell, and whether the seeds tell them apart; by compute, the families in order."""
     cells = result.by_cell()
-    ranked = sorted(cells, key=lambda cell: -mean_and_spread(cells[cell])[0])
+    if not result.study.by_compute:
+        return _verdict(cells)
+    budgets: dict[str, list[str]] = {}
+    for cell in _ranked(cells):
+        family, budget = family_and_budget(cell)
+        budgets.setdefault(budget, []).append(f"{family} {words.percent(mean_and_spread(cells[cell])[0])}")
+    told = [f"With {budget}: {', '.join(budgets[budget])}." for budget in BUDGETS if budget in budgets]
+    if min(map(len, cells.values())) < 2:
+        return f"{' '.join(told)} {_ONE_SEED}"
+    largest = max(_spread(cells, cell) for cell in cells)
+    return f"{' '.join(told)} The spread of the seeds is {100 * largest:.1f} points at most."
+
+
+def _ranked(cells: dict[str, list[StudyRun]]) -> list[str]:
+    """The best first."""
+    return sorted(cells, key=lambda cell: -mean_and_spread(cells[cell])[0])
+
+
+def _verdict(cells: dict[str, list[StudyRun]]) -> str:
+    ranked = _ranked(cells)
     best, worst = ranked[0], ranked[-1]
     (high, spread), (low, other) = mean_and_spread(cells[best]), mean_and_spread(cells[worst])
     gap = f"{best} is best with {words.percent(high)}, {worst} worst with {words.percent(low)}"
     if len(cells[best]) < 2:
-        return f"{gap}. One seed a cell tells nothing of chance: small differences mean nothing."
+        return f"{gap}. {_ONE_SEED}"
     within = [
         cell for cell in ranked[1:] if high - mean_and_spread(cells[cell])[0] <= 2 * max(spread, _spread(cells, cell))
     ]
@@ -96,15 +124,13 @@ def _dots(result: StudyResult) -> str:
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
         parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{100 * tick:g}%</text>')
     for row, (cell, runs) in enumerate(cells.items()):
-        y = TOP + ROW * (row + 0.5)
+        y = TOP + ROW * row + 27
         mean = scale(mean_and_spread(runs)[0])
-        parts.append(f'<text x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(cell)}</text>')
-        parts.append(
-            f'<line class="curve accuracy" x1="{mean:.1f}" x2="{mean:.1f}" y1="{y - 9:.1f}" y2="{y + 9:.1f}"/>'
-        )
+        parts.append(f'<text class="mark-text" x="{LEFT}" y="{y - 13}">{escape(cell)}</text>')
+        parts.append(f'<line class="curve accuracy" x1="{mean:.1f}" x2="{mean:.1f}" y1="{y - 8}" y2="{y + 8}"/>')
         for run in runs:
             parts.append(
-                f'<circle class="dot accuracy" cx="{scale(run.test_accuracy):.1f}" cy="{y:.1f}" r="4">'
+                f'<circle class="dot accuracy" cx="{scale(run.test_accuracy):.1f}" cy="{y}" r="4">'
                 f"<title>seed {run.seed}: {words.percent(run.test_accuracy)}</title></circle>"
             )
     label = f"Test accuracy of every run of {len(cells)} cells; the bar is the mean of the seeds"
@@ -117,9 +143,28 @@ def _dots(result: StudyResult) -> str:
     )
 
 
+def _lines(result: StudyResult) -> str:
+    """Accuracy over training compute, as figure 5."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for run in result.runs:
+        lines.setdefault(family_and_budget(run.cell)[0], []).append((float(run.training_flops), run.test_accuracy))
+    return lines_plot(
+        lines,
+        label=f"Test accuracy over training compute of {', '.join(lines)}",
+        x_label="training compute of a run, FLOPs",
+        x_format=words.power_of_ten,
+        y_format=lambda value: f"{100 * value:g}%",
+        floor=(result.floor_accuracy, f"no training: {result.floor}"),
+    )
+
+
 def _table(result: StudyResult) -> str:
-    head = "<tr><th>cell</th><th>mean</th><th>spread</th><th>every seed</th><th>parameters</th><th>GMACs</th></tr>"
-    return f'<table class="plain">{head}{"".join(_rows(result.by_cell()))}</table>'
+    names = ("cell", "mean", "spread", "every seed", "parameters", "GMACs", "updates", "FLOPs")
+    head = f"<thead><tr>{''.join(f'<th>{each}</th>' for each in names)}</tr></thead>"
+    return f"""<div class="scroll" tabindex="0"><table class="plain">{head}
+<tbody>{"".join(_rows(result.by_cell()))}</tbody></table></div>
+<p class="figure-note">Spread: standard deviation over the seeds, in points. GMACs: multiply-adds of one picture's
+ forward pass. FLOPs: of the whole training, forward and backward, two for a multiply-add.</p>"""
 
 
 def _rows(cells: dict[str, list[StudyRun]]) -> Sequence[str]:
@@ -127,6 +172,9 @@ def _rows(cells: dict[str, list[StudyRun]]) -> Sequence[str]:
     for cell, runs in cells.items():
         mean, spread = mean_and_spread(runs)
         every = ", ".join(words.percent(run.test_accuracy) for run in runs)
-        figures = (words.percent(mean), f"{100 * spread:.1f}", every, f"{runs[0].parameters:,}", f"{runs[0].gmacs:.3f}")
+        first = runs[0]
+        accuracy = (words.percent(mean), f"{100 * spread:.1f}" if len(runs) > 1 else "\u2013", every)
+        cost = (f"{first.parameters:,}", f"{first.gmacs:.3f}", f"{first.updates:,}")
+        figures = (*accuracy, *cost, words.power_of_ten(first.training_flops))
         rows.append(f"<tr><td>{name(cell)}</td>{''.join(f'<td>{escape(figure)}</td>' for figure in figures)}</tr>")
     return rows

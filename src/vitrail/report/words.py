@@ -42,6 +42,16 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}{NBSP}h {whole % 3600 // 60:02d}{NBSP}min"
 
 
+def power_of_ten(number: float) -> str:
+    """ "8.4 x 10^12" in the signs of a printed page; at least 10, three digits at most."""
+    digits, power = f"{number:.2e}".split("e")
+    factor = f"{float(digits):g}"
+    raised = str(int(power)).translate(
+        str.maketrans("0123456789", "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+    )
+    return f"10{raised}" if factor == "1" else f"{factor}{NBSP}\u00d7{NBSP}10{raised}"
+
+
 def pictures(number: int) -> str:
     return f"{number:,} picture" if number == 1 else f"{number:,} pictures"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from vitrail.models.kinds import count_macs, count_parameters
 from vitrail.recipes.studies import Study, base_config, get_study
 from vitrail.storage import write_file
 from vitrail.tasks.floor import Floor, measure_floor
+from vitrail.tasks.plan import training_flops
 from vitrail.tasks.prepare import PreparedData, describe_splits, prepare_data, restrict_training
 from vitrail.tasks.result import finish
 from vitrail.tasks.run import Run, resolved
@@ -54,7 +55,9 @@ class StudyRun:
     test_accuracy: float
     validation_accuracy: float
     parameters: int
-    gmacs: float
+    gmacs: float  # of one picture's forward pass
+    updates: int
+    training_flops: int  # of all pictures it saw, forward and backward
     folder: str
 
 
@@ -92,6 +95,8 @@ class StudyResult:
                     "test_accuracies": [run.test_accuracy for run in runs],
                     "parameters": runs[0].parameters,
                     "gmacs": runs[0].gmacs,
+                    "updates": runs[0].updates,
+                    "training_flops": runs[0].training_flops,
                 }
                 for cell, runs in self.by_cell().items()
             ],
@@ -105,7 +110,10 @@ def mean_and_spread(runs: list[StudyRun]) -> tuple[float, float]:
 
 
 def run_study(config: StudyConfig, events: Events, command: str = "") -> StudyResult:
-    """Run what is not finished yet, and write the table. Every cell sees the same seeds, pictures and updates.
+    """Run what is not finished yet, and write the table.
+
+    Every cell sees the same seeds and pictures, and makes the same updates; in the study of compute as many as cost the
+    same.
 
     Raises:
         DataError, RunError, NonFiniteError, Interrupted: each says what to do next; finished runs are kept.
@@ -129,8 +137,7 @@ def run_study(config: StudyConfig, events: Events, command: str = "") -> StudyRe
             place = folder / f"{plain(cell)}-seed-{seed}"
             if not _is_finished(place):
                 _run(replace(cells[cell], seed=seed), prepared, floor, place, events, command)
-        runs = tuple(_finished(cell, seed, folder / f"{plain(cell)}-seed-{seed}") for seed in range(config.seeds)
-                     for cell in cells)  # fmt: skip
+        runs = tuple(_finished(cell, seed, cells[cell], folder / f"{plain(cell)}-seed-{seed}") for cell, seed in names)
         best = floor.best
         result = StudyResult(config.name, study, source.name, folder, config.steps, runs, best.name, best.test_accuracy)
         _write_table(result)
@@ -157,8 +164,9 @@ def _is_finished(place: Path) -> bool:
     return False
 
 
-def _finished(cell: str, seed: int, place: Path) -> StudyRun:
+def _finished(cell: str, seed: int, config: TrainConfig, place: Path) -> StudyRun:
     bundle = read_bundle_config(place)
+    updates = config.schedule.steps or 0
     return StudyRun(
         cell,
         seed,
@@ -166,6 +174,8 @@ def _finished(cell: str, seed: int, place: Path) -> StudyRun:
         float(bundle.metrics["validation_accuracy"]),
         count_parameters(bundle.model),
         round(count_macs(bundle.model) / 1e9, 6),
+        updates,
+        training_flops(bundle.model) * config.batch_size * updates,
         place.name,
     )
 
@@ -173,8 +183,8 @@ def _finished(cell: str, seed: int, place: Path) -> StudyRun:
 def _write_table(result: StudyResult) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["cell", "seed", "test_accuracy", "validation_accuracy", "parameters", "gmacs", "folder"])
+    writer.writerow(field.name for field in fields(StudyRun))
     for run in result.runs:
-        figures = (f"{run.test_accuracy:.6f}", f"{run.validation_accuracy:.6f}", run.parameters, run.gmacs)
-        writer.writerow([run.cell, run.seed, *figures, run.folder])
+        accuracies = {name: f"{getattr(run, name):.6f}" for name in ("test_accuracy", "validation_accuracy")}
+        writer.writerow((asdict(run) | accuracies).values())
     write_file(result.folder / TABLE_FILE, text.getvalue().encode())
