@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from vitrail.models.axial_resnet import AxialResNet
+from vitrail.models.axial_resnet_config import AxialResNetConfig
 from vitrail.models.kinds import ModelConfig
 from vitrail.models.resnet import ResNet
 from vitrail.models.resnet_config import ResNetConfig
@@ -14,6 +16,8 @@ Model = VisionTransformer | ResNet
 
 def build_model(config: ModelConfig, *, generator: torch.Generator | None = None, initialize: bool = True) -> Model:
     """A model of `config`; the arguments as in `VisionTransformer` and `ResNet`."""
+    if isinstance(config, AxialResNetConfig):
+        return AxialResNet(config, generator=generator, initialize=initialize)
     if isinstance(config, ResNetConfig):
         return ResNet(config, generator=generator, initialize=initialize)
     return VisionTransformer(config, generator=generator, initialize=initialize)

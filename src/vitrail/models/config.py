@@ -139,6 +139,11 @@ class ViTConfig:
         return "Vision Transformer" + (" with axial attention" if self.attention == "axial" else "")
 
     @property
+    def side_multiple(self) -> int:
+        """What must divide the sides of a picture."""
+        return self.patch_size
+
+    @property
     def grid(self) -> tuple[int, int]:
         """(height, width) in patches."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vitrail.layers.initialization import initialize_layers
 from vitrail.layers.std_conv import StandardizedConv2d
-from vitrail.models.resnet_config import EXPANSION, NUM_GROUPS, MaxPoolPadding, ResNetConfig
+from vitrail.models.resnet_config import EXPANSION, MaxPoolPadding, ResNetConfig
 
 
 class ResNet(nn.Module):
@@ -45,10 +45,10 @@ class ResNet(nn.Module):
         self.stem = Root(config)
         channels, stages = config.root_width, []
         for index in range(len(config.depths)):
-            stages.append(Stage(config, index, channels))
+            stages.append(Stage(_units(config, index, channels)))
             channels = EXPANSION * config.root_width * 2**index
         self.stages = nn.ModuleList(stages)
-        self.norm = _norm(config, channels)
+        self.norm: nn.Module = group_norm(config, channels)
         self.head = Head(channels, config.num_classes, config.head_bias_init)
 
     def initialize(self, generator: torch.Generator | None = None) -> None:
@@ -151,7 +151,10 @@ class Root(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, in_channels, height, width) -> (batch, root_width, height / 4, width / 4), rounded up."""
-        features = self.conv(images)
+        return self.pool(self.conv(images))
+
+    def pool(self, features: Tensor) -> Tensor:
+        """(batch, root_width, rows, columns) -> (batch, root_width, rows / 2, columns / 2), rounded up."""
         if self.max_pool_padding == "zero":
             return F.max_pool2d(F.pad(features, (1, 1, 1, 1)), 3, stride=2)
         return F.max_pool2d(features, 3, stride=2, padding=1)
@@ -160,16 +163,20 @@ class Root(nn.Module):
 class Stage(nn.Module):
     """Units of one width; the first changes the channels, and but for the first stage halves rows and columns."""
 
-    def __init__(self, config: ResNetConfig, index: int, in_channels: int) -> None:
+    def __init__(self, units: Iterable[nn.Module]) -> None:
         super().__init__()
-        middle = config.root_width * 2**index
-        units = [PreActivationUnit(config, in_channels, middle, stride=1 if index == 0 else 2, projects=True)]
-        units += [PreActivationUnit(config, EXPANSION * middle, middle) for _ in range(config.depths[index] - 1)]
         self.blocks = nn.Sequential(*units)
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, in_channels, rows, columns) -> (batch, 4 * middle, rows / stride, columns / stride), rounded up."""
         return self.blocks(features)
+
+
+def _units(config: ResNetConfig, index: int, in_channels: int) -> Iterator[PreActivationUnit]:
+    middle = config.root_width * 2**index
+    yield PreActivationUnit(config, in_channels, middle, stride=1 if index == 0 else 2, projects=True)
+    for _ in range(config.depths[index] - 1):
+        yield PreActivationUnit(config, EXPANSION * middle, middle)
 
 
 class PreActivationUnit(nn.Module):
@@ -184,12 +191,12 @@ class PreActivationUnit(nn.Module):
         super().__init__()
         out_channels = EXPANSION * middle
         self.downsample = Shortcut(config, in_channels, out_channels, stride) if projects else None
-        self.norm1 = _norm(config, in_channels)
-        self.conv1 = _conv(config, in_channels, middle, 1)
-        self.norm2 = _norm(config, middle)
-        self.conv2 = _conv(config, middle, middle, 3, stride)
-        self.norm3 = _norm(config, middle)
-        self.conv3 = _conv(config, middle, out_channels, 1)
+        self.norm1 = group_norm(config, in_channels)
+        self.conv1 = standardized_conv(config, in_channels, middle, 1)
+        self.norm2 = group_norm(config, middle)
+        self.conv2 = standardized_conv(config, middle, middle, 3, stride)
+        self.norm3 = group_norm(config, middle)
+        self.conv3 = standardized_conv(config, middle, out_channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, in_channels, rows, columns) -> (batch, 4 * middle, rows / stride, columns / stride), rounded up."""
@@ -205,7 +212,7 @@ class Shortcut(nn.Module):
 
     def __init__(self, config: ResNetConfig, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.conv = _conv(config, in_channels, out_channels, 1, stride)
+        self.conv = standardized_conv(config, in_channels, out_channels, 1, stride)
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, in_channels, rows, columns) -> (batch, out_channels, rows / stride, columns / stride)."""
@@ -234,13 +241,15 @@ class Head(nn.Module):
         return features
 
 
-def _norm(config: ResNetConfig, channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(NUM_GROUPS, channels, eps=config.group_norm_eps)
+def group_norm(config: ResNetConfig, channels: int) -> nn.GroupNorm:
+    """The norm of a config over so many channels."""
+    return nn.GroupNorm(config.num_groups, channels, eps=config.group_norm_eps)
 
 
-def _conv(
+def standardized_conv(
     config: ResNetConfig, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
 ) -> StandardizedConv2d:
+    """The convolution of a config, padded so that stride 1 keeps rows and columns."""
     return StandardizedConv2d(
         in_channels,
         out_channels,

@@ -35,7 +35,7 @@ class ResNetConfig:
     # zero; "minus_infinity": as big_vision's, where padding never wins.
     max_pool_padding: MaxPoolPadding = "zero"
     head_bias_init: float = 0.0  # starting value of the head's bias; its kernel starts at zero
-    kind: Literal["resnet"] = "resnet"
+    kind: str = "resnet"
 
     def __post_init__(self) -> None:
         size, depths = self.image_size, self.depths
@@ -51,16 +51,29 @@ class ResNetConfig:
                 raise ConfigError(f"{name} {getattr(self, name)!r} is not a number above 0")
         if not _is_number(self.head_bias_init):
             raise ConfigError(f"head_bias_init {self.head_bias_init!r} is not a finite number")
+        self._check_width()
+        if self.max_pool_padding not in get_args(MaxPoolPadding):
+            known = ", ".join(get_args(MaxPoolPadding))
+            raise ConfigError(f"max_pool_padding {self.max_pool_padding!r} is none of {known}")
+        if self.kind != type(self).kind:
+            raise ConfigError(f"kind {self.kind!r} is not {type(self).kind!r}")
+
+    def _check_width(self) -> None:
         if 64 * self.width_factor % NUM_GROUPS:
             raise ConfigError(
                 f"width_factor {self.width_factor} gives a root of {64 * self.width_factor:g} channels, which must "
                 f"be a multiple of the {NUM_GROUPS} groups of the norms: choose a multiple of 0.5"
             )
-        if self.max_pool_padding not in get_args(MaxPoolPadding):
-            known = ", ".join(get_args(MaxPoolPadding))
-            raise ConfigError(f"max_pool_padding {self.max_pool_padding!r} is none of {known}")
-        if self.kind != "resnet":
-            raise ConfigError(f"kind {self.kind!r} is not 'resnet'")
+
+    @property
+    def side_multiple(self) -> int:
+        """What must divide the sides of a picture."""
+        return 1
+
+    @property
+    def num_groups(self) -> int:
+        """Groups of every norm."""
+        return NUM_GROUPS
 
     @property
     def family(self) -> str:
