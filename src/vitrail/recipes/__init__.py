@@ -33,7 +33,7 @@ from vitrail.recipes.paper_pretraining import (
     vit_large_imagenet21k,
     vit_large_large_data,
 )
-from vitrail.recipes.self_supervised import masked_patches, next_patch
+from vitrail.recipes.self_supervised import masked_patches, masked_patches_b16, next_patch
 from vitrail.recipes.situation import Situation, StartingWeights
 from vitrail.training.config import TrainConfig
 
@@ -67,6 +67,7 @@ RECIPES: dict[str, Recipe] = {
     "finetune_vtab": finetune_vtab,
     "bit_hyperrule": bit_hyperrule,
     "masked_patches": masked_patches,
+    "masked_patches_b16": masked_patches_b16,
     "next_patch": next_patch,
 }
 
