@@ -80,10 +80,13 @@ def test_targets_are_the_means_of_a_plain_loop_over_patches() -> None:
             assert fine_targets[picture, patch].tolist() == expected
 
 
-def test_half_of_each_picture_is_corrupted_80_10_10() -> None:
-    places, replacements = draw_corruption(400, 64, MaskedPatchesConfig(), torch.Generator().manual_seed(0))
-    assert places.shape == (400, 32)
-    assert all(len(set(row)) == 32 for row in places.tolist())  # no place twice
+@pytest.mark.parametrize(("share", "num_pictures", "count"), [(0.5, 400, 32), (0.15, 1200, 10)])
+def test_a_share_of_each_picture_is_corrupted_80_10_10(share: float, num_pictures: int, count: int) -> None:
+    """Half of 64 patches by default; 15 %, BERT's rate, are 9.6 of them."""
+    config = MaskedPatchesConfig() if share == 0.5 else MaskedPatchesConfig(corrupted_share=share)
+    places, replacements = draw_corruption(num_pictures, 64, config, torch.Generator().manual_seed(0))
+    assert places.shape == (num_pictures, count)
+    assert all(len(set(row)) == count for row in places.tolist())  # no place twice
     kept, hidden = replacements == places, replacements == 64
     assert hidden.float().mean().item() == pytest.approx(0.8, abs=0.01)
     assert kept.float().mean().item() == pytest.approx(0.1, abs=0.01)
