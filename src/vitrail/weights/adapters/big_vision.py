@@ -13,9 +13,10 @@ from vitrail.errors import WeightsError
 from vitrail.models.config import ViTConfig
 from vitrail.weights.adapters.base import Adapter, Description, Model, Writing
 from vitrail.weights.adapters.flax_names import LINEN, MAP_HEAD, Tree, tree_entries
-from vitrail.weights.adapters.flax_shapes import find_prefix, find_tree, labels_of, read_config, why_unused
+from vitrail.weights.adapters.flax_shapes import find_prefix, find_tree, read_config, why_unused
 from vitrail.weights.adapters.flax_writing import assumed_by_flax, require_sayable, timm_line
 from vitrail.weights.adapters.mapping import Entry
+from vitrail.weights.adapters.shape_rules import read_labels
 from vitrail.weights.checkpoint import Checkpoint
 
 _DEFAULT_SIDE = 224
@@ -34,7 +35,7 @@ def recognise(checkpoint: Checkpoint) -> str | None:
 def describe(checkpoint: Checkpoint) -> Description:
     tree = find_tree(checkpoint)
     config, sources = read_config(checkpoint, tree, default_side=_DEFAULT_SIDE)
-    labels, sources["labels"] = labels_of(checkpoint, config.num_classes)
+    labels, sources["labels"] = read_labels(checkpoint, config.num_classes)
     is_tower = tree.prefix.endswith("img/")
     notes = []
     if tree.is_scanned:

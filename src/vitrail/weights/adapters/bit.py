@@ -12,7 +12,7 @@ from vitrail.models.resnet_config import ResNetConfig
 from vitrail.models.resnet_variants import TIMM_STD_CONV_EPS
 from vitrail.weights.adapters.base import FAMILY_RULE, Adapter, Description
 from vitrail.weights.adapters.mapping import HWIO, SAME, Codec, Entry
-from vitrail.weights.adapters.timm_shapes import read_labels
+from vitrail.weights.adapters.shape_rules import CALLER, read_labels
 from vitrail.weights.checkpoint import Checkpoint
 
 _NPZ_ROOT = "resnet/root_block/standardized_conv2d/kernel"
@@ -134,7 +134,7 @@ def _hub_config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _image_size(checkpoint: Checkpoint, hub: Mapping[str, Any]) -> tuple[tuple[int, int], str]:
     if checkpoint.choices.image_size is not None:
-        return checkpoint.choices.image_size, "the caller"
+        return checkpoint.choices.image_size, CALLER
     size = hub.get("input_size")
     if isinstance(size, list) and len(size) == 3:
         return (size[1], size[2]), _TIMM_CONFIG

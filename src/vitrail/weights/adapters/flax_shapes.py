@@ -20,8 +20,8 @@ from vitrail.weights.adapters.flax_names import (
     Tree,
 )
 from vitrail.weights.adapters.flax_resnet import RESNET_ROOT
+from vitrail.weights.adapters.shape_rules import CALLER
 from vitrail.weights.checkpoint import Checkpoint
-from vitrail.weights.labels import default_labels
 
 # The trees that published files have, the likeliest first; another is taken where it is the only one.
 _PREFIXES = ("", "params/", "opt/target/", "params/img/", "img/", "target/")
@@ -278,7 +278,7 @@ def _picture_size(checkpoint: Checkpoint, tree: Tree, patch_size: int, default_s
     where, chosen = checkpoint.where, checkpoint.choices.image_size
     if tree.positions is None:
         if chosen is not None:
-            return _PictureSize(chosen, False, "the caller")
+            return _PictureSize(chosen, False, CALLER)
         if default_side is None or default_side % patch_size:
             raise WeightsError(f"{where}: no position table tells the picture size; give --image-size HEIGHT WIDTH")
         return _PictureSize((default_side, default_side), False, "the family's rule, for want of a position table")
@@ -294,7 +294,7 @@ def _picture_size(checkpoint: Checkpoint, tree: Tree, patch_size: int, default_s
         num_patches = rows - int(has_class_row)
         if chosen is not None:
             if (chosen[0] // patch_size) * (chosen[1] // patch_size) == num_patches:
-                return _PictureSize(chosen, has_class_row, "the caller")
+                return _PictureSize(chosen, has_class_row, CALLER)
         elif num_patches > 0 and math.isqrt(num_patches) ** 2 == num_patches:
             side = math.isqrt(num_patches) * patch_size
             return _PictureSize((side, side), has_class_row, f"the {rows} rows of '{name}', taken as a square")
@@ -315,17 +315,3 @@ def _shape(checkpoint: Checkpoint, name: str, num_axes: int) -> tuple[int, ...]:
     if len(shape) != num_axes:
         raise WeightsError(f"{checkpoint.where}: '{name}' {shape} does not have {num_axes} axes")
     return shape
-
-
-def labels_of(checkpoint: Checkpoint, num_classes: int) -> tuple[tuple[str, ...], str]:
-    """The caller's labels, or names for want of any, and which of both: these files have none.
-
-    Raises:
-        WeightsError: more or fewer labels than classes.
-    """
-    labels = checkpoint.choices.labels
-    if labels is None:
-        return default_labels(num_classes), "the number of classes: the file names none"
-    if len(labels) != num_classes:
-        raise WeightsError(f"{checkpoint.where}: {len(labels)} labels for a head of {num_classes} classes")
-    return labels, "the caller"

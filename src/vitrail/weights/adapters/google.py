@@ -19,12 +19,12 @@ from vitrail.weights.adapters.flax_shapes import (
     find_prefix,
     find_resnet,
     find_tree,
-    labels_of,
     read_config,
     why_unused,
 )
 from vitrail.weights.adapters.flax_writing import assumed_by_flax, require_sayable, timm_line
 from vitrail.weights.adapters.mapping import Entry
+from vitrail.weights.adapters.shape_rules import read_labels
 from vitrail.weights.checkpoint import Checkpoint
 
 
@@ -48,7 +48,7 @@ def describe(checkpoint: Checkpoint) -> Description:
     if tree.positions is None:
         raise WeightsError(f"{checkpoint.where}: the tensor '{tree.prefix}{POSITIONS_OF_PAPER}' is missing")
     config, sources = read_config(checkpoint, tree)
-    labels, sources["labels"] = labels_of(checkpoint, config.num_classes)
+    labels, sources["labels"] = read_labels(checkpoint, config.num_classes)
     half = (0.5,) * config.in_channels
     return Description(
         config,

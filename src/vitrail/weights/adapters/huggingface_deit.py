@@ -17,7 +17,6 @@ from vitrail.models.config import ViTConfig
 from vitrail.weights.adapters.base import FAMILY_RULE, Adapter, Description, Model, Writing
 from vitrail.weights.adapters.huggingface_fields import (
     FROM_PRETRAINED,
-    SHAPES,
     architecture,
     build_config,
     read_config,
@@ -37,6 +36,7 @@ from vitrail.weights.adapters.huggingface_preprocessor import IMAGENET_CUT, read
 from vitrail.weights.adapters.huggingface_vit import DEFAULTS, NORMS, mlp_entries, mlp_names
 from vitrail.weights.adapters.layer_entries import linear
 from vitrail.weights.adapters.mapping import Codec, Entry
+from vitrail.weights.adapters.shape_rules import SHAPES
 from vitrail.weights.checkpoint import Checkpoint
 
 NAME = "huggingface_deit"

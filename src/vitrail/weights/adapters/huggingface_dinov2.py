@@ -20,7 +20,6 @@ from vitrail.models.config import ViTConfig
 from vitrail.weights.adapters.base import Adapter, Description, Model, Writing
 from vitrail.weights.adapters.huggingface_fields import (
     FROM_PRETRAINED,
-    SHAPES,
     Said,
     Shapes,
     architecture,
@@ -43,6 +42,7 @@ from vitrail.weights.adapters.huggingface_preprocessor import IMAGENET_CUT, read
 from vitrail.weights.adapters.huggingface_vit import DEFAULTS
 from vitrail.weights.adapters.layer_entries import linear
 from vitrail.weights.adapters.mapping import Codec, Entry
+from vitrail.weights.adapters.shape_rules import SHAPES
 from vitrail.weights.checkpoint import Checkpoint
 
 NAME = "huggingface_dinov2"

@@ -10,14 +10,12 @@ from typing import Any
 
 from vitrail.errors import ConfigError, WeightsError, did_you_mean
 from vitrail.models.config import Activation, ViTConfig
-from vitrail.models.variants import SIZES
+from vitrail.weights.adapters import shape_rules
 from vitrail.weights.adapters.base import Model
+from vitrail.weights.adapters.shape_rules import CALLER, SHAPES, read_num_heads
 from vitrail.weights.checkpoint import Checkpoint
-from vitrail.weights.labels import default_labels, unique_labels
 
 CONFIG = "config.json"
-SHAPES = "the shapes of the tensors"
-CALLER = "the caller"
 # model_type -> adapter.
 MODEL_TYPES = {
     "vit": "huggingface_vit",
@@ -175,7 +173,10 @@ def architecture(
     patch = said.values.get("patch_size")
     if patch is not None and _pair(patch) != (shapes.patch_size, shapes.patch_size):
         raise contradiction(said.where, f"patch_size {patch}", f"{shapes.patch_size}x{shapes.patch_size}")
-    num_heads, heads_source = _heads(checkpoint, said, shapes, heads_of_64)
+    stated = (int(said["num_attention_heads"]), said.source("num_attention_heads")) if said.values else None
+    num_heads, heads_source = read_num_heads(
+        checkpoint, shapes.attention_width, shapes.depth, shapes.mlp_size, stated, heads_of_64=heads_of_64
+    )
     if num_heads < 1 or shapes.attention_width % num_heads:
         raise WeightsError(
             f"{said.where}: {num_heads} heads ({heads_source}) do not divide the {shapes.attention_width} features of"
@@ -229,22 +230,6 @@ def _activation(said: Said) -> Activation:
     return ACTIVATIONS[act]
 
 
-def _heads(checkpoint: Checkpoint, said: Said, shapes: Shapes, heads_of_64: bool) -> tuple[int, str]:
-    if checkpoint.choices.num_heads is not None:
-        return checkpoint.choices.num_heads, CALLER
-    if said.values:
-        return int(said["num_attention_heads"]), said.source("num_attention_heads")
-    shape = (shapes.width, shapes.depth, shapes.mlp_size)
-    for name, size in SIZES.items():
-        if (size.width, size.depth, size.mlp_size) == shape and shapes.attention_width == shapes.width:
-            return size.num_heads, f"the shape, which is ViT-{name}'s"
-    if heads_of_64 and shapes.attention_width % 64 == 0:
-        return shapes.attention_width // 64, "the family's rule, heads of 64 features"
-    raise WeightsError(
-        f"{said.where}: without {CONFIG} nothing tells the number of heads of width {shapes.width}; give --num-heads"
-    )
-
-
 def _image_size(checkpoint: Checkpoint, said: Said, shapes: Shapes, prefix_rows: int) -> tuple[tuple[int, int], str]:
     num_patches, patch = shapes.position_rows - prefix_rows, shapes.patch_size
     if checkpoint.choices.image_size is not None:
@@ -281,15 +266,11 @@ def read_labels(checkpoint: Checkpoint, num_classes: int) -> tuple[tuple[str, ..
     Raises:
         WeightsError: more or fewer than the head has, indices with a gap, or label2id in another order than id2label.
     """
-    where, chosen = checkpoint.where, checkpoint.choices.labels
-    if chosen is not None:
-        if len(chosen) != num_classes:
-            raise WeightsError(f"{where}: {len(chosen)} labels were given for a head of {num_classes} classes")
-        return chosen, CALLER
-    values = checkpoint.files.get(CONFIG, {})
+    where, values = checkpoint.where, checkpoint.files.get(CONFIG, {})
     names = values.get("id2label")
-    if not num_classes or not names or (isinstance(names, Mapping) and _are_placeholders(names)):
-        return default_labels(num_classes), "the number of classes"
+    says_nothing = not num_classes or not names or (isinstance(names, Mapping) and _are_placeholders(names))
+    if checkpoint.choices.labels is not None or says_nothing:
+        return shape_rules.read_labels(checkpoint, num_classes)
     if not isinstance(names, Mapping) or not isinstance(values.get("label2id") or {}, Mapping):
         raise WeightsError(f"{where}: id2label and label2id in {CONFIG} must be objects; mend them, or give --labels")
     by_index = {str(index): str(label) for index, label in names.items()}
@@ -302,7 +283,7 @@ def read_labels(checkpoint: Checkpoint, num_classes: int) -> tuple[tuple[str, ..
         )
     labels = tuple(by_index[str(index)] for index in range(num_classes))
     _require_same_order(where, labels, values.get("label2id"))
-    return unique_labels(labels), CONFIG
+    return shape_rules.read_labels(checkpoint, num_classes, labels, CONFIG)
 
 
 def _are_placeholders(names: Mapping[str, Any]) -> bool:

@@ -10,7 +10,6 @@ from vitrail.models.config import ViTConfig
 from vitrail.weights.adapters.base import Adapter, Description, Model, Writing
 from vitrail.weights.adapters.huggingface_fields import (
     FROM_PRETRAINED,
-    SHAPES,
     architecture,
     build_config,
     read_config,
@@ -29,6 +28,7 @@ from vitrail.weights.adapters.huggingface_names import (
 from vitrail.weights.adapters.huggingface_preprocessor import IMAGENET_CUT, VIT, read_preprocessing, write_preprocessing
 from vitrail.weights.adapters.layer_entries import linear
 from vitrail.weights.adapters.mapping import Entry
+from vitrail.weights.adapters.shape_rules import SHAPES
 from vitrail.weights.checkpoint import Checkpoint
 
 NAME = "huggingface_vit"

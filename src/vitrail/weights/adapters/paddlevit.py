@@ -15,7 +15,7 @@ from vitrail.weights.adapters.base import Adapter, Description
 from vitrail.weights.adapters.evaluation_rules import HALF
 from vitrail.weights.adapters.layer_entries import linear
 from vitrail.weights.adapters.mapping import TRANSPOSED, Entry
-from vitrail.weights.adapters.shape_rules import SHAPES, heads_by_size, image_size_by_rows, labels_by_count, shape_of
+from vitrail.weights.adapters.shape_rules import SHAPES, image_size_by_rows, read_labels, read_num_heads, shape_of
 from vitrail.weights.checkpoint import Checkpoint
 
 _PATCH = "patch_embedding.patch_embedding"
@@ -48,7 +48,7 @@ def describe(checkpoint: Checkpoint) -> Description:
     depth = checkpoint.count(f"{_LAYER}attn.qkv.weight")
     inner_size = shape_of(checkpoint, f"{_LAYER.format(0)}attn.qkv.weight", 2)[1] // 3
     mlp_size = shape_of(checkpoint, f"{_LAYER.format(0)}mlp.fc1.weight", 2)[1]
-    num_heads, heads_source = heads_by_size(checkpoint, width, depth, mlp_size)
+    num_heads, heads_source = read_num_heads(checkpoint, width, depth, mlp_size)
     num_rows = shape_of(checkpoint, table, 3)[1]
     image_size, size_source = image_size_by_rows(checkpoint, table, num_rows - 1, patch_size)
     head = checkpoint.shape("classifier.weight")
@@ -77,7 +77,7 @@ def describe(checkpoint: Checkpoint) -> Description:
         )
     except ConfigError as error:
         raise WeightsError(f"{checkpoint.where}: no model can be of its tensors ({error})") from error
-    labels, label_source = labels_by_count(checkpoint, config.num_classes)
+    labels, label_source = read_labels(checkpoint, config.num_classes)
     sources = {
         "num_heads": heads_source,
         "head_dim": heads_source,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from vitrail.errors import WeightsError
 from vitrail.models.variants import SIZES
 from vitrail.weights.checkpoint import Checkpoint
-from vitrail.weights.labels import default_labels
+from vitrail.weights.labels import default_labels, unique_labels
 
 SHAPES = "the shapes of the tensors"
 CALLER = "the caller"
@@ -22,19 +23,35 @@ def shape_of(checkpoint: Checkpoint, name: str, num_dimensions: int) -> tuple[in
     return shape
 
 
-def heads_by_size(checkpoint: Checkpoint, width: int, depth: int, mlp_size: int) -> tuple[int, str]:
-    """Number of heads, and where it is from: the published size of these shapes.
+def read_num_heads(
+    checkpoint: Checkpoint,
+    width: int,
+    depth: int,
+    mlp_size: int,
+    stated: tuple[int, str] | None = None,
+    *,
+    heads_of_64: bool = False,
+) -> tuple[int, str]:
+    """Number of heads, which shapes cannot tell, and where it is from: the caller's word first.
 
+    Args:
+        stated: what the files, or an architecture's name, say, and which of them.
+        heads_of_64: every published model of the family has heads of 64 features.
     Raises:
-        WeightsError: no published size has them, and the caller says nothing.
+        WeightsError: nobody says it, no published size has these shapes, and no rule of the family tells.
     """
     if checkpoint.choices.num_heads is not None:
         return checkpoint.choices.num_heads, CALLER
+    if stated is not None:
+        return stated
     for name, size in SIZES.items():
         if (size.width, size.depth, size.mlp_size) == (width, depth, mlp_size):
-            return size.num_heads, f"the shape, which is ViT-{name}'s"
+            return size.num_heads, f"the size, which is that of ViT-{name}"
+    if heads_of_64 and width % 64 == 0:
+        return width // 64, "the family's rule, heads of 64 features"
     raise WeightsError(
-        f"{checkpoint.where}: nothing tells the number of heads of width {width} and depth {depth}; give --num-heads"
+        f"{checkpoint.where}: nothing tells how many heads a model of width {width}, {depth} blocks and MLPs of"
+        f" {mlp_size} has: give --num-heads"
     )
 
 
@@ -61,11 +78,18 @@ def image_size_by_rows(
     return size, source
 
 
-def labels_by_count(checkpoint: Checkpoint, num_classes: int) -> tuple[tuple[str, ...], str]:
-    """Names of the classes, and where they are from. Raises WeightsError: the caller gave another number of them."""
-    labels = checkpoint.choices.labels
-    if labels is None:
+def read_labels(
+    checkpoint: Checkpoint, num_classes: int, names: Sequence[str] | None = None, source: str = ""
+) -> tuple[tuple[str, ...], str]:
+    """Labels in the head's order, and where they are from: the caller, else `names` from `source`, else their number.
+
+    Raises:
+        WeightsError: another number of them than classes.
+    """
+    if checkpoint.choices.labels is not None:
+        names, source = checkpoint.choices.labels, CALLER
+    if names is None:
         return default_labels(num_classes), "the number of classes"
-    if len(labels) != num_classes:
-        raise WeightsError(f"{checkpoint.where}: {len(labels)} labels were given for a head of {num_classes} classes")
-    return labels, CALLER
+    if len(names) != num_classes:
+        raise WeightsError(f"{checkpoint.where}: {len(names)} labels ({source}) for a head of {num_classes} classes")
+    return unique_labels(tuple(names)), source

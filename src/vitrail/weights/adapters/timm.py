@@ -13,6 +13,7 @@ from vitrail.models.variants import TIMM_NAMES, get_config
 from vitrail.weights.adapters import timm_architectures as architectures
 from vitrail.weights.adapters.base import FAMILY_RULE, Adapter, Description
 from vitrail.weights.adapters.mapping import Entry
+from vitrail.weights.adapters.shape_rules import read_labels
 from vitrail.weights.adapters.timm_names import (
     CONFIG,
     TYPICAL,
@@ -24,7 +25,7 @@ from vitrail.weights.adapters.timm_names import (
     tree_entries,
     tree_prefixes,
 )
-from vitrail.weights.adapters.timm_shapes import IMAGENET_MEAN, IMAGENET_STD, Stated, read_config, read_labels
+from vitrail.weights.adapters.timm_shapes import IMAGENET_MEAN, IMAGENET_STD, Stated, read_config
 from vitrail.weights.adapters.timm_writing import write
 from vitrail.weights.checkpoint import Checkpoint
 

@@ -14,12 +14,11 @@ from vitrail.data.config import Interpolation, Preprocessing
 from vitrail.errors import ConfigError, WeightsError
 from vitrail.layers.position_embed import ResampleMethod, SincosVersion, sincos_2d
 from vitrail.models.config import Activation, ViTConfig
-from vitrail.models.variants import SIZES
 from vitrail.weights.adapters.base import FAMILY_RULE, Description
+from vitrail.weights.adapters.shape_rules import read_labels, read_num_heads
 from vitrail.weights.adapters.timm_names import KERNEL, Tree, tree_prefixes
 from vitrail.weights.adapters.timm_resnet import read_stem
 from vitrail.weights.checkpoint import Checkpoint, count_numbered
-from vitrail.weights.labels import default_labels, unique_labels
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _TABLE_TOLERANCE = 1e-3  # the versions differ by 0.05 and more; float32 and float16 tables of one by far less
@@ -44,33 +43,6 @@ class Stated:
     sources: Mapping[str, str] = field(default_factory=dict)
 
 
-def num_heads(width: int, depth: int, mlp_size: int, tree: Tree, stated: Stated) -> tuple[int, str]:
-    """How many heads, and where that was taken from; shapes cannot tell.
-
-    Raises:
-        WeightsError: neither the caller, nor the files, nor a rule tells.
-    """
-    if tree.checkpoint.choices.num_heads is not None:
-        return tree.checkpoint.choices.num_heads, "the caller"
-    if stated.num_heads is not None:
-        return stated.num_heads, stated.sources.get("num_heads", FAMILY_RULE)
-    for name, size in SIZES.items():
-        if (size.width, size.depth, size.mlp_size) == (width, depth, mlp_size):
-            return size.num_heads, f"the size, which is that of ViT-{name}"
-    heads = heads_of_64(width)
-    if heads is not None:
-        return heads, "heads of 64 features, as the family's models have"
-    raise WeightsError(
-        f"{tree.where}: nothing tells how many heads a model of width {width}, {depth} blocks and MLPs of {mlp_size}"
-        " has: give --num-heads"
-    )
-
-
-def heads_of_64(width: int) -> int | None:
-    """width / 64, as models up to ViT-L have; None for others."""
-    return width // 64 if width % 64 == 0 and width <= 1024 else None
-
-
 def read_config(tree: Tree, stated: Stated) -> tuple[ViTConfig, dict[str, str], tuple[str, ...]]:
     """The architecture, where its fields were taken from, and notes.
 
@@ -87,7 +59,9 @@ def read_config(tree: Tree, stated: Stated) -> tuple[ViTConfig, dict[str, str], 
         raise WeightsError(f"{tree.where}: 'blocks.0.norm1.weight' is missing")
     hidden, _ = _shape_of(tree, "blocks.0.mlp.fc1.weight", 2)
     _, mlp_size = _shape_of(tree, "blocks.0.mlp.fc2.weight", 2)
-    heads, heads_source = num_heads(out, depth, mlp_size, tree, stated)
+    known = None if stated.num_heads is None else (stated.num_heads, stated.sources.get("num_heads", FAMILY_RULE))
+    # Models up to ViT-L; larger ones have heads of 80 and more.
+    heads, heads_source = read_num_heads(tree.checkpoint, out, depth, mlp_size, known, heads_of_64=out <= 1024)
     pooling, notes = _pooling(tree, stated)
     tokens = {name: tree.shape(name) for name in ("cls_token", "dist_token", "reg_token")}
     registers = tokens["reg_token"][1] if tokens["reg_token"] is not None else 0
@@ -214,23 +188,6 @@ def _multiple(tree: Tree, size: tuple[int, int], patch: int) -> tuple[int, int]:
     return size
 
 
-def read_labels(
-    checkpoint: Checkpoint, num_classes: int, names: Sequence[str] | None, source: str = ""
-) -> tuple[tuple[str, ...], str]:
-    """Labels in the head's order, and where they were taken from.
-
-    Raises:
-        WeightsError: another number of them than classes.
-    """
-    if checkpoint.choices.labels is not None:
-        names, source = checkpoint.choices.labels, "the caller"
-    if names is None:
-        return default_labels(num_classes), "the number of classes"
-    if len(names) != num_classes:
-        raise WeightsError(f"{checkpoint.where}: {len(names)} labels ({source}) for a head of {num_classes} classes")
-    return unique_labels(tuple(names)), source
-
-
 def sincos_version(positions: Tensor | None) -> SincosVersion | None:
     """Which fixed table a square grid's positions are, with a row of zeros for the class; None: none of them."""
     shape = (0,) if positions is None else tuple(positions.shape)
@@ -273,7 +230,7 @@ def imagenet_description(
     if config.in_channels != 3:
         raise WeightsError(f"{tree.where}: pictures of {config.in_channels} channels, where the family has 3 colours")
     preprocessing = Preprocessing(config.image_size, "crop", crop_fraction, interpolation, IMAGENET_MEAN, IMAGENET_STD)
-    labels, label_source = read_labels(tree.checkpoint, config.num_classes, None)
+    labels, label_source = read_labels(tree.checkpoint, config.num_classes)
     sources["labels"] = label_source
     all_notes = (*found, *notes)
     # None of these repositories resizes patches; timm, which reads their files, does it so.

@@ -14,11 +14,10 @@ from vitrail.weights.adapters.base import FAMILY_RULE, Adapter, Description, Mod
 from vitrail.weights.adapters.evaluation_rules import HALF, IMAGENET_MEAN, IMAGENET_STD, crop_fraction
 from vitrail.weights.adapters.layer_entries import linear, position_codec
 from vitrail.weights.adapters.mapping import Entry
+from vitrail.weights.adapters.shape_rules import CALLER, SHAPES, read_labels, read_num_heads
 from vitrail.weights.checkpoint import Checkpoint
-from vitrail.weights.labels import default_labels
 
 LAYER_NORM_EPS = 1e-6
-SHAPES = "the shapes of the tensors"
 _TABLE = "encoder.pos_embedding"
 _LAYER = "encoder.layers.encoder_layer_{}."
 _MLP, _OLD_MLP = ("mlp.0", "mlp.3"), ("mlp.linear_1", "mlp.linear_2")  # torchvision 0.13 renamed them
@@ -31,6 +30,7 @@ _UNUSED = {
 }
 # Field -> its only value in torchvision's code.
 _ONLY = {
+    "attention": "global",
     "class_token": True,
     "pooling": "token",
     "position_embedding": "learned_1d",
@@ -79,7 +79,7 @@ def describe(checkpoint: Checkpoint) -> Description:
     width, in_channels, patch_size, _ = _shape(checkpoint, f"{prefix}conv_proj.weight", 4)
     depth = checkpoint.count(f"{prefix}{_LAYER}self_attention.in_proj_weight")
     mlp_size = _shape(checkpoint, f"{prefix}{_LAYER.format(0)}{_mlp_names(checkpoint, prefix)[0]}.weight", 2)[0]
-    num_heads, heads_source = _heads(checkpoint, width, depth, mlp_size)
+    num_heads, heads_source = read_num_heads(checkpoint, width, depth, mlp_size)
     image_size, image_source = _image_size(checkpoint, prefix, patch_size)
     head, hidden = (checkpoint.shape(f"{prefix}heads.{name}.weight") for name in ("head", "pre_logits"))
     try:
@@ -97,7 +97,7 @@ def describe(checkpoint: Checkpoint) -> Description:
         )
     except ConfigError as error:
         raise WeightsError(f"{checkpoint.where}: no model can be of its tensors ({error})") from error
-    labels, label_source = _labels(checkpoint, config.num_classes)
+    labels, label_source = read_labels(checkpoint, config.num_classes)
     sources = {
         "num_heads": heads_source,
         "head_dim": heads_source,
@@ -117,38 +117,18 @@ def _mlp_names(checkpoint: Checkpoint, prefix: str) -> tuple[str, str]:
     return _OLD_MLP if is_old else _MLP
 
 
-def _heads(checkpoint: Checkpoint, width: int, depth: int, mlp_size: int) -> tuple[int, str]:
-    if checkpoint.choices.num_heads is not None:
-        return checkpoint.choices.num_heads, "the caller"
-    for name, size in SIZES.items():
-        if (size.width, size.depth, size.mlp_size) == (width, depth, mlp_size):
-            return size.num_heads, f"the shape, which is ViT-{name}'s"
-    raise WeightsError(
-        f"{checkpoint.where}: nothing tells the number of heads of width {width} and depth {depth}; give --num-heads"
-    )
-
-
 def _image_size(checkpoint: Checkpoint, prefix: str, patch_size: int) -> tuple[tuple[int, int], str]:
     rows = _shape(checkpoint, f"{prefix}{_TABLE}", 3)[1]
     side = math.isqrt(max(0, rows - 1))
     size, source = (side * patch_size, side * patch_size), SHAPES
     if checkpoint.choices.image_size is not None:
-        size, source = checkpoint.choices.image_size, "the caller"
+        size, source = checkpoint.choices.image_size, CALLER
     if min(size) < 1 or 1 + (size[0] // patch_size) * (size[1] // patch_size) != rows:
         raise WeightsError(
             f"{checkpoint.where}: '{prefix}{_TABLE}' has {rows} rows, which is not 1 and those of {size[0]}x{size[1]}"
             f" pixels in patches of {patch_size}; give the right --image-size HEIGHT WIDTH"
         )
     return size, source
-
-
-def _labels(checkpoint: Checkpoint, num_classes: int) -> tuple[tuple[str, ...], str]:
-    labels = checkpoint.choices.labels
-    if labels is None:
-        return default_labels(num_classes), "the number of classes"
-    if len(labels) != num_classes:
-        raise WeightsError(f"{checkpoint.where}: {len(labels)} labels were given for a head of {num_classes} classes")
-    return labels, "the caller"
 
 
 def _preprocessing(config: ViTConfig) -> tuple[Preprocessing, tuple[str, ...]]:

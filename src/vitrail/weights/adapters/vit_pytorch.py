@@ -18,7 +18,7 @@ from vitrail.models.config import Pooling, ViTConfig
 from vitrail.weights.adapters.base import Adapter, Description
 from vitrail.weights.adapters.layer_entries import linear
 from vitrail.weights.adapters.mapping import SAME, Codec, Entry
-from vitrail.weights.adapters.shape_rules import CALLER, SHAPES, image_size_by_rows, labels_by_count, shape_of
+from vitrail.weights.adapters.shape_rules import CALLER, SHAPES, image_size_by_rows, read_labels, shape_of
 from vitrail.weights.adapters.vit_pytorch_names import Names, find_names, find_prefix, why_unused
 from vitrail.weights.checkpoint import Checkpoint
 
@@ -76,7 +76,7 @@ def describe(checkpoint: Checkpoint) -> Description:
         preprocessing = Preprocessing(image_size=image_size, resize="squash", mean=half, std=half)
     except ConfigError as error:
         raise WeightsError(f"{checkpoint.where}: no model can be of its tensors ({error})") from error
-    labels, label_source = labels_by_count(checkpoint, config.num_classes)
+    labels, label_source = read_labels(checkpoint, config.num_classes)
     sources = {
         "num_heads": heads_source,
         "head_dim": heads_source,
