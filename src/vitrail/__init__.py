@@ -25,12 +25,12 @@ __all__ = ["__version__", "create", "load"]
 
 
 def create(name: str, **overrides: Any) -> Model:
-    """A Vision Transformer or a BiT ResNet with fresh weights.
+    """A Vision Transformer, a BiT ResNet or an Axial-ResNet with fresh weights.
 
     Args:
         name: a variant ("ViT-B/16", "BiT-R50x1") or its timm alias; `vitrail models` lists them.
-        overrides: fields of models.config.ViTConfig or models.resnet_config.ResNetConfig, such as num_classes=10 or
-            image_size=(384, 384).
+        overrides: fields of models.config.ViTConfig, models.resnet_config.ResNetConfig or AxialResNetConfig of
+            models.axial_resnet_config, such as num_classes=10 or image_size=(384, 384).
     Raises:
         ConfigError: an unknown name or field, with the nearest known one.
     """

@@ -82,7 +82,7 @@ def test_the_head_starts_afresh_for_other_labels_and_the_rest_is_kept(place: Pat
     kept = bundle.model.state_dict()
     for name, tensor in model.state_dict().items():
         assert not tensor.any() if name.startswith("head") else torch.equal(tensor, kept[name])
-    with pytest.raises(WeightsError, match="of a ResNet, and the model asked for is a Vision Transformer"):
+    with pytest.raises(WeightsError, match="of a BiT ResNet, and the model asked for is a Vision Transformer"):
         adapt(bundle, ViTConfig(num_classes=2), ("a", "b"))
     with pytest.raises(WeightsError, match="depths"):
         adapt(bundle, replace(TINY, depths=(1, 2)), ("a", "b"))

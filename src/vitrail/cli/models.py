@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Models:
     """Name, parameters, multiply-accumulates of one picture, and tokens of every variant, with its 1000 classes.
 
-    Every other patch size and picture size can be built as well: "ViT-B/20", "ViT-B/16@384", "BiT-R50x1@448". The BiT
-    ResNets have no tokens.
+    Every other patch size and picture size can be built as well: "ViT-B/20", "ViT-B/16@384", "BiT-R50x1@448". ResNets
+    have no tokens.
     """
 
     contains: Positional[str] = ""

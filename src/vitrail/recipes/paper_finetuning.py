@@ -23,9 +23,9 @@ def _start(situation: Situation, recipe: str) -> StartingWeights:
 
 
 def _side(start: StartingWeights, wanted: int) -> int:
-    """The multiple of the patch size nearest to `wanted` from below: 518 for patches of 14 and 520 wanted."""
-    patch_size = 1 if isinstance(start.model, ResNetConfig) else start.model.patch_size
-    return max(patch_size, wanted // patch_size * patch_size)
+    """The side that the model can have nearest to `wanted` from below: 518 for patches of 14 and 520 wanted."""
+    unit = start.model.side_multiple
+    return max(unit, wanted // unit * unit)
 
 
 def _headless(model: ModelConfig) -> ModelConfig:

@@ -13,7 +13,6 @@ from vitrail.data.facts import describe
 from vitrail.data.sources import absolute_spec, open_source
 from vitrail.data.split import TRAIN, VALIDATION
 from vitrail.errors import ConfigError
-from vitrail.models.resnet_config import ResNetConfig
 from vitrail.objectives.config import SupervisedConfig
 from vitrail.recipes import Situation, choose, get_recipe
 from vitrail.tasks.begin import begin
@@ -101,12 +100,12 @@ def at_size(config: TrainConfig, side: int) -> TrainConfig:
     """The config for pictures of another size; weights it starts from get their positions stretched to it.
 
     Raises:
-        ConfigError: the patches do not divide it.
+        ConfigError: the model's patches or stages do not divide it.
     """
-    patch_size = 1 if isinstance(config.model, ResNetConfig) else config.model.patch_size
-    if side < patch_size or side % patch_size:
-        fitting = max(patch_size, round(side / patch_size) * patch_size)
-        raise ConfigError(f"image_size {side} is no multiple of the model's patches of {patch_size}; {fitting} is one")
+    unit = config.model.side_multiple
+    if side < unit or side % unit:
+        fitting = max(unit, round(side / unit) * unit)
+        raise ConfigError(f"image_size {side} is no multiple of {unit}, as the model needs it; {fitting} is one")
     return replace(
         config,
         model=replace(config.model, image_size=(side, side)),

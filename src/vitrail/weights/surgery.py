@@ -60,7 +60,7 @@ def adapt(
 ) -> tuple[Model, list[str]]:
     """A model of `config` that starts from the weights of `bundle`, whose own model is left alone.
 
-    Learned positions are stretched to another grid and the patch kernel to another patch size and other channels; a
+    Learned positions are stretched to another grid and the patch kernel to another patch size and other channels; a BiT
     ResNet takes pictures of any size as it is. The head is kept where the labels are the bundle's, in their order, and
     what it sees is unchanged; otherwise it starts at zero, together with the hidden layer before it (Dosovitskiy et al.
     2021, section 3.2).

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vitrail.errors import WeightsError, did_you_mean
+from vitrail.models.axial_resnet_config import AxialResNetConfig
 from vitrail.models.build import Model as AnyModel
 from vitrail.models.kinds import ModelConfig
 from vitrail.models.resnet_config import ResNetConfig
@@ -69,6 +70,8 @@ def write_layout(bundle: Bundle, layout: str, target: Path) -> Written:
 def _writing(config: BundleConfig, layout: str) -> Writing:
     if not isinstance(config.model, ResNetConfig):
         return WRITERS[layout](Model(config.model, config.preprocessing, config.labels))
+    if isinstance(config.model, AxialResNetConfig):
+        raise WeightsError(f"layout '{layout}' has no place for a {config.model.family}; `--to vitrail` has")
     if layout not in RESNET_WRITERS:
         known = ", ".join(RESNET_WRITERS)
         raise WeightsError(f"layout '{layout}' has no place for a BiT ResNet; {known} have, and `--to vitrail`")

@@ -12,6 +12,7 @@ from vitrail.weights.adapters.timm_architectures import hybrid_architecture
 _VIT_JAX = 'vit_jax.checkpoint.load("{file}")'
 # Field -> the values that the Flax models have. Others would be computed as if they were these.
 _SAYABLE: dict[str, tuple[Any, ...]] = {
+    "attention": ("global",),
     "num_register_tokens": (0,),
     "distillation_token": (False,),
     "layer_scale_init": (None,),

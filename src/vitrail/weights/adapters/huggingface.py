@@ -9,6 +9,7 @@ from vitrail.weights.adapters.base import Model, Writing
 
 # Field -> its only values in every class of transformers that is written.
 _ONLY = {
+    "attention": ("global",),
     "class_token": (True,),
     "pooling": ("token", "token_and_gap"),
     "position_embedding": ("learned_1d",),

@@ -80,6 +80,7 @@ def _first_conv(config: ViTConfig) -> str:
 
 def _require_sayable(config: ViTConfig) -> None:
     needed: dict[str, tuple[object, ...]] = {
+        "attention": ("global",),
         "position_placement": ("input",),
         "pre_logits_size": (None,),
         "block_style": ("pre_norm",),
