@@ -15,6 +15,7 @@ from vitrail.data.config import DataConfig, Preprocessing
 from vitrail.data.facts import DataFacts
 from vitrail.errors import ConfigError
 from vitrail.models.config import ViTConfig
+from vitrail.models.resnet_config import ResNetConfig
 from vitrail.recipes import RECIPES, Situation, StartingWeights, choose
 from vitrail.recipes.scaling import SMALLEST_BATCH, shrink
 from vitrail.tasks.train import train
@@ -63,13 +64,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_takes_two_steps(name: str, place: Path, tmp_path: Path) -> None:
-    """With a small model of its own kind: one block, few features, pictures of two patches a side."""
+    """With a small model of its own kind: one block or stage, few features, pictures of two patches a side."""
     config = RECIPES[name](situation(str(place / "photos"), str(place / "weights"), num_train=12))
-    model = config.model
-    size = (2 * model.patch_size,) * 2
-    if config.weights is None:
+    model, size = config.model, (32, 32)
+    if isinstance(model, ResNetConfig):
+        model = replace(model, depths=(1,), width_factor=0.5)
+    elif config.weights is None:
         shape = {"width": 32, "depth": 1, "num_heads": 2, "mlp_size": 32, "head_dim": None}
         model = replace(model, **shape, pre_logits_size=model.pre_logits_size and 16)
+        if model.stem == "resnet":
+            model = replace(model, stem_widths=(32,), stem_blocks=(1,), patch_size=8)
+    if isinstance(model, ViTConfig):
+        size = (2 * model.patch_size,) * 2
     config = replace(
         config,
         model=replace(model, image_size=size),
