@@ -68,6 +68,12 @@ def _probe() -> Run:
     return run
 
 
+def _suite() -> Run:
+    from vitrail.cli.suite import run
+
+    return run
+
+
 def _dedup() -> Run:
     from vitrail.cli.dedup import run
 
@@ -90,6 +96,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], Run]]] = {
     "train": ("run a recipe by name, with any of its fields changed", _train),
     "convert": ("read weights of any published layout and write them in another, with proof", _convert),
     "study": ("compare models that differ in one thing, on your own pictures", _study),
+    "suite": ("score a backbone on VTAB-1k or the paper's transfer sets, beside the published figures", _suite),
     "plan": ("say what a run needs before it starts: memory, FLOPs, hours, cost", _plan),
     "models": ("list the Vision Transformers that can be built, or the public weights", _models),
 }

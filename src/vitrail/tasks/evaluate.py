@@ -60,7 +60,7 @@ def evaluate_bundle(config: EvaluateConfig, events: Events) -> EvaluateResult:
         WeightsError: the bundle cannot be trusted. DataError: the data and the model share no class, or the split is
             empty, or real_labels are given and are no real.json, or the pictures are not ImageNet's validation ones.
     """
-    real_labels = None if config.real_labels is None else _read_real_labels(config.real_labels)
+    real_labels = None if config.real_labels is None else read_real_labels(config.real_labels)
     source = open_source(config.data)
     bundle = load_classifier(config.model, events)
     split, indices = _rows(source, config)
@@ -92,7 +92,7 @@ def evaluate_bundle(config: EvaluateConfig, events: Events) -> EvaluateResult:
     real = None
     if real_labels is not None:
         places = _places(source, answers.indices)
-        real = real_score(_imagenet_classes(bundle.config.labels)[probabilities.argmax(axis=1)], places, real_labels)
+        real = real_score(imagenet_classes(bundle.config.labels)[probabilities.argmax(axis=1)], places, real_labels)
     return EvaluateResult(
         evaluation=evaluate(labels, bundle.config.labels, probabilities=probabilities, split=split),
         files=tuple(source.key(index) for index in answers.indices.tolist()),
@@ -104,7 +104,8 @@ def evaluate_bundle(config: EvaluateConfig, events: Events) -> EvaluateResult:
     )
 
 
-def _read_real_labels(path: str) -> list[list[int]]:
+def read_real_labels(path: str) -> list[list[int]]:
+    """ImageNet-ReaL's real.json. Raises DataError where it is none."""
     try:
         return check_real_labels(json.loads(Path(path).expanduser().read_bytes()))
     except (OSError, ValueError) as error:
@@ -128,7 +129,7 @@ def _places(source: Source, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.in
     return np.array(places, dtype=np.int64)
 
 
-def _imagenet_classes(labels: tuple[str, ...]) -> npt.NDArray[np.int64]:
+def imagenet_classes(labels: tuple[str, ...]) -> npt.NDArray[np.int64]:
     """The class of ImageNet-1k that each label names; -1 where it names none."""
     numbers = {name: number for number, name in enumerate(imagenet_labels())}
     return np.array([numbers.get(label, -1) for label in labels], dtype=np.int64)

@@ -39,9 +39,10 @@ def _published(spec: str, limits: ImageLimits, progress: Progress | None) -> Sou
 
 
 def _vtab(spec: str, limits: ImageLimits, progress: Progress | None) -> Source:
-    from vitrail.data.sources.vtab import open_vtab
+    from vitrail.data.sources.published import open_published
+    from vitrail.data.sources.vtab import cut_as_vtab, published_spec
 
-    return open_vtab(spec, limits, progress)
+    return cut_as_vtab(spec, open_published(published_spec(spec), limits, progress))
 
 
 def _table(spec: str, limits: ImageLimits, progress: Progress | None) -> Source:

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitrail.data.config import ImageLimits
 from vitrail.data.images import Picture
 from vitrail.data.sources.base import Source, shown
-from vitrail.data.sources.published import open_published
 from vitrail.data.split import SPLIT_NAMES, UNASSIGNED
 from vitrail.data.vtab import VTAB
 from vitrail.data.vtab_cut import cut
-from vitrail.download import Progress
 from vitrail.errors import DataError, did_you_mean
 
 PREFIX = "vtab:"
@@ -55,22 +52,31 @@ class PartSource:
         return self.whole.read_bytes(int(self.rows[index]))
 
 
-def open_vtab(spec: str, limits: ImageLimits, progress: Progress | None = None) -> PartSource:
-    """Open a task as VTAB-1k divides it: 800 / 200 / the whole test split.
-
-    Raises:
-        DataError: no such task, or its data set cannot be opened, or a part of it is missing.
-    """
-    name = spec.removeprefix(PREFIX).partition(":")[0]
+def published_spec(spec: str) -> str:
+    """The data set that a task is a part of. Raises DataError where VTAB has no such task."""
+    name = _name_of(spec)
     if name not in VTAB:
         raise DataError(
             f"{shown(spec)}: VTAB has no task '{shown(name)}'.{did_you_mean(name, VTAB)} Its tasks are"
             f" {', '.join(VTAB)}."
         )
-    whole = open_published(spec.removeprefix(PREFIX), limits, progress)
+    return spec.removeprefix(PREFIX)
+
+
+def cut_as_vtab(spec: str, whole: Source) -> PartSource:
+    """A task's data set as VTAB-1k divides it: 800 / 200 / the whole test split.
+
+    Raises:
+        DataError: a part of it is missing.
+    """
+    name = _name_of(spec)
     splits = cut(whole, VTAB[name])
     for split, part in enumerate(SPLIT_NAMES):
         if not (splits == split).any():
             raise DataError(f"{shown(spec)}: no picture is left for the {part} split; is the data set whole?")
     rows = np.flatnonzero(splits != UNASSIGNED)
     return PartSource(whole, f"vtab-{name}", spec, rows, whole.labels[rows], splits[rows])
+
+
+def _name_of(spec: str) -> str:
+    return spec.removeprefix(PREFIX).partition(":")[0]
