@@ -23,6 +23,7 @@ from vitrail.data.transforms import (
     inception_box,
     resized_crop,
     shift,
+    window_box,
 )
 
 FEW = settings(max_examples=60, deadline=None, derandomize=True)
@@ -153,6 +154,28 @@ def test_a_strip_too_narrow_for_any_box_gives_its_middle() -> None:
     generator = np.random.default_rng(0)
     assert inception_box((10, 5000), (0.9, 1.0), (0.75, 4 / 3), generator) == (2493, 0, 2506, 10)
     assert inception_box((5000, 1), (0.9, 1.0), (0.75, 4 / 3), generator) == (0, 2499, 1, 2500)
+
+
+@FEW
+@given(height=SIDES, width=SIDES, share=st.floats(0.01, 1.0), seed=st.integers(0, 9))
+def test_a_window_has_its_share_of_both_sides_and_lies_inside(height: int, width: int, share: float, seed: int) -> None:
+    left, top, right, bottom = window_box((height, width), share, np.random.default_rng(seed))
+    assert (right - left, bottom - top) == pytest.approx((share * width, share * height))
+    assert min(left, top) >= 0
+    assert right <= width * (1 + 1e-12)
+    assert bottom <= height * (1 + 1e-12)
+
+
+def test_windows_reach_every_corner_and_are_cut_from_the_picture() -> None:
+    pixels = np.zeros((70, 70, 3), np.uint8)
+    pixels[:, 35:] = 255
+    transform = TrainingTransform(
+        Preprocessing(image_size=(60, 60)), Augmentation(crop="window", window_share=6 / 7, flip_rate=0.0)
+    )
+    picture, generator = picture_from_array(pixels, "a"), np.random.default_rng(0)
+    edges = [int((transform(picture, generator)[0, 30] > 127).argmax()) for _ in range(200)]
+    assert min(edges) == 25
+    assert max(edges) == 35
 
 
 def test_a_crop_is_the_same_part_of_the_picture_at_every_decoded_scale() -> None:

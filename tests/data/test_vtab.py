@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vitrail.data import vtab
+from vitrail.data.config import Augmentation, DataConfig, Preprocessing
 from vitrail.data.sources import open_source
 from vitrail.data.sources.base import ArraySource
 from vitrail.data.sources.published import READERS
@@ -15,6 +16,8 @@ from vitrail.data.split import TEST, TRAIN, UNASSIGNED, VALIDATION
 from vitrail.data.vtab import EXPECTED_MEANS, NUM_TRAIN, NUM_VALIDATION, VTAB
 from vitrail.data.vtab_cut import cut
 from vitrail.errors import DataError
+from vitrail.models.config import ViTConfig
+from vitrail.recipes import RECIPES, Situation, StartingWeights
 
 
 def test_there_are_19_tasks_in_groups_of_7_4_and_8() -> None:
@@ -86,6 +89,19 @@ def test_which_pictures_are_taken_hangs_on_their_names_and_the_seed_alone() -> N
 
 def test_fewer_than_1000_pictures_are_cut_in_the_same_proportion() -> None:
     assert counted(made_up({TRAIN: 50, TEST: 7}), "svhn") == (40, 10, 7)
+
+
+def test_training_leaves_a_picture_alone_where_varying_it_would_change_its_label() -> None:
+    start = StartingWeights("x", ViTConfig(), Preprocessing())
+
+    def augmentation(name: str) -> Augmentation:
+        return RECIPES["finetune_vtab"](Situation(DataConfig(f"vtab:{name}:folder"), start=start)).augmentation
+
+    assert (augmentation("pets").crop, augmentation("pets").flip_rate) == ("window", 0.5)
+    place = augmentation("dsprites-location")
+    assert (place.crop, place.flip_rate) == ("evaluation", 0.0)
+    assert augmentation("smallnorb-azimuth").flip_rate == 0.0
+    assert augmentation("kitti-distance").crop == "evaluation"
 
 
 def test_an_unknown_task_is_refused_with_the_nearest_and_a_missing_one_with_its_address(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ class DataConfig:
     """Where the pictures are and how they are divided.
 
     `source` is "digits", a folder (PHOTOS/<class>/... or PHOTOS/{train,val|valid|validation,test}/<class>/...),
-    a .csv or .parquet with the columns path,label[,split], "hf:NAME_OR_PATH" (Hugging Face datasets), or the name of
-    a published data set, "cifar10" or "cifar10:FOLDER".
+    a .csv or .parquet with the columns path,label[,split], "hf:NAME_OR_PATH" (Hugging Face datasets), the name of a
+    published data set, "cifar10" or "cifar10:FOLDER", or "vtab:NAME[:FOLDER]" for the part of it that VTAB-1k uses.
     """
 
     source: str
@@ -93,11 +93,13 @@ class RandAugment:
 class Augmentation:
     """What training does to one picture, in this order: crop, flip, RandAugment, colour, grey, blur, solarize."""
 
-    # "inception": a random box of crop_area and crop_aspect, resized (Szegedy et al. 2015). "shift": the evaluation
-    # picture moved by up to max_shift pixels, the gap black. "evaluation": as in evaluation.
-    crop: Literal["inception", "shift", "evaluation"] = "inception"
+    # "inception": a random box of crop_area and crop_aspect, resized (Szegedy et al. 2015). "window": a random box of
+    # window_share of both sides, resized (BiT, Kolesnikov et al. 2020). "shift": the evaluation picture moved by up to
+    # max_shift pixels, the gap black. "evaluation": as in evaluation.
+    crop: Literal["inception", "window", "shift", "evaluation"] = "inception"
     crop_area: tuple[float, float] = (0.05, 1.0)
     crop_aspect: tuple[float, float] = (0.75, 4 / 3)  # width / height
+    window_share: float = 6 / 7  # of both sides: BiT resizes to 448 pixels and cuts 384
     max_shift: int = 0  # pixels
     flip_rate: float = 0.5  # left-right
     randaugment: RandAugment | None = None
@@ -115,6 +117,8 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         _check_rates(self, "flip_rate", "color_jitter_rate", "grayscale_rate", "blur_rate", "solarize_rate")
+        if not 0 < self.window_share <= 1:
+            raise ConfigError(f"window_share {self.window_share} is not in (0, 1]")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ConfigError(f"crop_area {self.crop_area} is not an interval inside (0, 1]")
 

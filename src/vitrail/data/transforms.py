@@ -74,6 +74,14 @@ def inception_box(
     return left, top, left + box_width, top + box_height
 
 
+def window_box(size: tuple[int, int], share: float, generator: np.random.Generator) -> Box:
+    """A random box of `share` of both sides of a picture of `size` (height, width), with its aspect: what is left of
+    resizing it to a square and cutting a smaller square at random (Kolesnikov et al. 2020, section 3.3)."""
+    height, width = size
+    top, left = generator.uniform(0, 1 - share, size=2).tolist()
+    return left * width, top * height, (left + share) * width, (top + share) * height
+
+
 def resized_crop(picture: Picture, box: Box, preprocessing: Preprocessing, margin: float) -> Image.Image:
     """Decode, cut and resize to `preprocessing.image_size` with antialiasing: the hot path, and only here.
 
@@ -151,6 +159,9 @@ class TrainingTransform:
         config = self.augmentation
         if config.crop == "inception":
             box = inception_box(picture.size, config.crop_area, config.crop_aspect, generator)
+            return resized_crop(picture, box, self.preprocessing, TRAINING_MARGIN)
+        if config.crop == "window":
+            box = window_box(picture.size, config.window_share, generator)
             return resized_crop(picture, box, self.preprocessing, TRAINING_MARGIN)
         image = self._evaluation.image(picture)
         if config.crop == "shift":

@@ -38,6 +38,9 @@ class VtabTask:
     validation_from: Literal["train", "validation", "test"]  # the publisher's split that the 200 are taken from
     expected: tuple[float, float, float]  # top-1 in %, of EXPECTED_MODELS
     train_per_class: int | None = None  # where the benchmark makes its training split class by class
+    # What training may do to a picture without changing its label (Kolesnikov et al. 2020, on VTAB with BiT).
+    may_flip: bool = True
+    may_crop: bool = True
 
     @property
     def num_train_and_validation(self) -> int:
@@ -61,13 +64,25 @@ VTAB: dict[str, VtabTask] = {
     "eurosat": VtabTask("EuroSAT", "specialized", 10, 16200, 5400, 5400, "validation", (96.7, 96.5, 95.6)),
     "resisc45": VtabTask("Resisc45", "specialized", 45, 18900, 6300, 6300, "validation", (91.4, 89.7, 85.2)),
     "retinopathy": VtabTask("Retinopathy", "specialized", 5, 35126, 10906, 42670, "validation", (76.6, 77.1, 75.3)),
-    "clevr-count": VtabTask("Clevr-Count", "structured", 8, 63000, 7000, 15000, "train", (91.7, 86.4, 70.3)),
-    "clevr-distance": VtabTask("Clevr-Dist", "structured", 6, 63000, 7000, 15000, "train", (63.8, 63.1, 56.1)),
-    "dmlab": VtabTask("DMLab", "structured", 6, 65550, 22628, 22735, "validation", (53.1, 49.7, 41.9)),
-    "dsprites-location": VtabTask("dSpr-Loc", "structured", 16, 589824, 73728, 73728, "train", (79.4, 74.5, 74.7)),
-    "dsprites-orientation": VtabTask("dSpr-Ori", "structured", 16, 589824, 73728, 73728, "train", (63.3, 60.5, 64.9)),
-    "kitti-distance": VtabTask("KITTI-Dist", "structured", 4, 6347, 423, 711, "validation", (84.5, 82.2, 79.9)),
-    "smallnorb-azimuth": VtabTask("sNORB-Azim", "structured", 18, 24300, 12150, 12150, "test", (33.2, 36.2, 30.5)),
+    "clevr-count": VtabTask(
+        "Clevr-Count", "structured", 8, 63000, 7000, 15000, "train", (91.7, 86.4, 70.3), may_crop=False
+    ),
+    "clevr-distance": VtabTask(
+        "Clevr-Dist", "structured", 6, 63000, 7000, 15000, "train", (63.8, 63.1, 56.1), may_crop=False
+    ),
+    "dmlab": VtabTask("DMLab", "structured", 6, 65550, 22628, 22735, "validation", (53.1, 49.7, 41.9), may_crop=False),
+    "dsprites-location": VtabTask(
+        "dSpr-Loc", "structured", 16, 589824, 73728, 73728, "train", (79.4, 74.5, 74.7), may_flip=False, may_crop=False
+    ),
+    "dsprites-orientation": VtabTask(
+        "dSpr-Ori", "structured", 16, 589824, 73728, 73728, "train", (63.3, 60.5, 64.9), may_flip=False
+    ),
+    "kitti-distance": VtabTask(
+        "KITTI-Dist", "structured", 4, 6347, 423, 711, "validation", (84.5, 82.2, 79.9), may_crop=False
+    ),
+    "smallnorb-azimuth": VtabTask(
+        "sNORB-Azim", "structured", 18, 24300, 12150, 12150, "test", (33.2, 36.2, 30.5), may_flip=False
+    ),
     "smallnorb-elevation": VtabTask("sNORB-Elev", "structured", 9, 24300, 12150, 12150, "test", (51.2, 51.1, 41.7)),
 }
 
