@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from vitrail.cli.output import percent, write_columns, write_json, write_line
 from vitrail.cli.parsing import UsageError, parse, typed
@@ -27,6 +27,8 @@ class Study:
     """Runs of each cell."""
     steps: int = 600
     """Updates of 64 pictures, of every run; of `compute`, of the ViT's largest run, whose compute the others have."""
+    baseline: UseAppendAction[tuple[str, ...]] = ()
+    """Of `compute`: a model of timm beside the three families (ghostnet_100), by its name there; may be repeated."""
     out: str | None = None
     """A folder; runs/study-<name>-<data> by default."""
     json: bool = False
@@ -41,7 +43,7 @@ def run(arguments: list[str]) -> int:
     from vitrail.tasks.study import StudyConfig, mean_and_spread, run_study
     from vitrail.training.events import Events
 
-    config = StudyConfig(command.name, command.data, command.seeds, command.steps, command.out)
+    config = StudyConfig(command.name, command.data, command.seeds, command.steps, command.out, command.baseline)
     with Events(Terminal()) as events:
         result = run_study(config, events, typed("study", arguments))
     page = result.folder / "study.html"

@@ -9,13 +9,17 @@ from vitrail.models.axial_resnet_config import AxialResNetConfig
 from vitrail.models.kinds import ModelConfig
 from vitrail.models.resnet import ResNet
 from vitrail.models.resnet_config import ResNetConfig
+from vitrail.models.timm_config import TimmConfig
+from vitrail.models.timm_model import TimmModel
 from vitrail.models.vit import VisionTransformer
 
-Model = VisionTransformer | ResNet
+Model = VisionTransformer | ResNet | TimmModel
 
 
 def build_model(config: ModelConfig, *, generator: torch.Generator | None = None, initialize: bool = True) -> Model:
-    """A model of `config`; the arguments as in `VisionTransformer` and `ResNet`."""
+    """A model of `config`; the arguments as in `VisionTransformer` and `ResNet`. timm always fills its models."""
+    if isinstance(config, TimmConfig):
+        return TimmModel(config, generator=generator)
     if isinstance(config, AxialResNetConfig):
         return AxialResNet(config, generator=generator, initialize=initialize)
     if isinstance(config, ResNetConfig):

@@ -15,9 +15,10 @@ from vitrail.models.config import ViTConfig
 from vitrail.models.resnet_config import ResNetConfig
 from vitrail.models.resnet_variants import RESNET_VARIANTS, ResNetVariant, get_resnet_config, is_resnet
 from vitrail.models.resnet_variants import TIMM_NAMES as RESNET_TIMM_NAMES
+from vitrail.models.timm_config import TimmConfig
 from vitrail.models.variants import TIMM_NAMES, VARIANTS, Variant, get_config
 
-ModelConfig = ViTConfig | ResNetConfig | AxialResNetConfig
+ModelConfig = ViTConfig | ResNetConfig | AxialResNetConfig | TimmConfig
 
 MODELS: dict[str, Variant | ResNetVariant | AxialResNetVariant] = {**VARIANTS, **RESNET_VARIANTS, **AXIAL_RESNETS}
 
@@ -43,22 +44,32 @@ def require_vit(config: ModelConfig, who: str) -> ViTConfig:
     """`config`, where it is a Vision Transformer's.
 
     Raises:
-        ConfigError: it is a ResNet's, which `who` ("the study of positions") cannot do with.
+        ConfigError: it is another's, which `who` ("the study of positions") cannot do with.
     """
-    if isinstance(config, ResNetConfig):
-        raise ConfigError(f"{who} needs a Vision Transformer, and the model is a ResNet")
+    if not isinstance(config, ViTConfig):
+        raise ConfigError(f"{who} needs a Vision Transformer, and the model is a {config.family}")
     return config
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Learned numbers of the model."""
+    """Learned numbers of the model. Raises ConfigError for a model of timm where timm is not installed."""
+    if isinstance(config, TimmConfig):
+        return _timm_costs(config)[0]
     if isinstance(config, AxialResNetConfig):
         return axial_resnet_costs.count_parameters(config)
     return resnet_costs.count_parameters(config) if isinstance(config, ResNetConfig) else costs.count_parameters(config)
 
 
 def count_macs(config: ModelConfig) -> int:
-    """Multiply-adds of one picture's forward pass; FLOPs are about twice as many."""
+    """Multiply-adds of one picture's forward pass; FLOPs are about twice as many. Raises as `count_parameters`."""
+    if isinstance(config, TimmConfig):
+        return _timm_costs(config)[1]
     if isinstance(config, AxialResNetConfig):
         return axial_resnet_costs.count_macs(config)
     return resnet_costs.count_macs(config) if isinstance(config, ResNetConfig) else costs.count_macs(config)
+
+
+def _timm_costs(config: TimmConfig) -> tuple[int, int]:
+    from vitrail.models.timm_model import costs  # there is no formula: it counts on the model, with torch
+
+    return costs(config)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from vitrail.models.kinds import count_macs, require_vit
 from vitrail.models.resnet_config import ResNetConfig
 from vitrail.models.resnet_variants import DEPTHS
+from vitrail.models.timm_config import TimmConfig
 from vitrail.training.config import TrainConfig
 
 # Shares of the compute of the base, which is the largest run of the ViT. Each is a run with a whole schedule of its
@@ -28,8 +29,7 @@ def families(base: TrainConfig) -> dict[str, TrainConfig]:
     vit = require_vit(base.model, "the study of compute")
     stages = 1 if vit.patch_size < 8 else 2  # a token of the hybrid has the ViT's stride
     hybrid = replace(vit, stem="resnet", stem_widths=(32,), stem_blocks=(2,) * stages)
-    side = max(vit.image_size)
-    large = _seen_at(base, max(side, min(_LARGEST, 2 * side)))
+    large = _enlarged(base)
     resnet = ResNetConfig(
         image_size=large.preprocessing.image_size,
         in_channels=vit.in_channels,
@@ -42,6 +42,13 @@ def families(base: TrainConfig) -> dict[str, TrainConfig]:
         "hybrid": replace(base, model=hybrid),
         "BiT-R26": replace(large, model=resnet),
     }
+
+
+def baselines(base: TrainConfig, names: Sequence[str]) -> dict[str, TrainConfig]:
+    """Models of timm by their names there, which see the pictures as the ResNet does."""
+    large = _enlarged(base)
+    size, channels = large.preprocessing.image_size, large.preprocessing.num_channels
+    return {name: replace(large, model=TimmConfig(name, size, channels, base.model.num_classes)) for name in names}
 
 
 def at_budgets(base: TrainConfig, configs: Mapping[str, TrainConfig]) -> dict[str, TrainConfig]:
@@ -75,9 +82,11 @@ def _trained_for(config: TrainConfig, steps: int) -> TrainConfig:
     return replace(config, schedule=schedule, evaluate_every_epochs=2 * epochs)
 
 
-def _seen_at(config: TrainConfig, side: int) -> TrainConfig:
-    """The config for the same pictures, enlarged; shifts stay the same share of a side."""
-    size, before = (side, side), max(config.preprocessing.image_size)
+def _enlarged(config: TrainConfig) -> TrainConfig:
+    """The config for pictures of twice the side, up to `_LARGEST`; shifts stay the same share of a side."""
+    before = max(config.preprocessing.image_size)
+    side = max(before, min(_LARGEST, 2 * before))
+    size = (side, side)
     return replace(
         config,
         model=replace(config.model, image_size=size),

@@ -31,9 +31,9 @@ def _side(start: StartingWeights, wanted: int) -> int:
 
 def _headless(model: ModelConfig) -> ModelConfig:
     """Without a hidden layer before the head, without dropout, and with a head that starts at zero."""
-    if isinstance(model, ResNetConfig):
-        return replace(model, head_bias_init=0.0)
-    return replace(model, pre_logits_size=None, dropout_rate=0.0, head_bias_init=0.0)
+    if isinstance(model, ViTConfig):
+        return replace(model, pre_logits_size=None, dropout_rate=0.0, head_bias_init=0.0)
+    return replace(model, head_bias_init=0.0) if isinstance(model, ResNetConfig) else model
 
 
 def _momentum_sgd(

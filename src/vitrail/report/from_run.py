@@ -15,6 +15,7 @@ from vitrail.errors import ImageError
 from vitrail.evaluators.evaluation import evaluate
 from vitrail.models.kinds import ModelConfig
 from vitrail.models.resnet_config import ResNetConfig
+from vitrail.models.timm_config import TimmConfig
 from vitrail.report.data import DataFinding, Floor, Mistake, ReportData, Thumbnail
 from vitrail.tasks.floor import FloorModel
 from vitrail.tasks.result import RunResult, compare_with
@@ -67,6 +68,8 @@ def _tried_rates(result: RunResult) -> list[tuple[float, float | None, bool]]:
 
 
 def _what(model: ModelConfig) -> str:
+    if isinstance(model, TimmConfig):
+        return model.family
     if isinstance(model, ResNetConfig):
         return f"{model.family} of {model.num_layers} layers, {model.width_factor:g} times as wide as usual"
     return f"{model.family}, width {model.width}, {model.depth} blocks, {_STEMS[model.stem]}patch {model.patch_size}"

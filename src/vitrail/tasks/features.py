@@ -26,7 +26,6 @@ from vitrail.data.loader import Loader
 from vitrail.data.transforms import EvaluationTransform
 from vitrail.errors import ConfigError, DataError
 from vitrail.models.build import Model
-from vitrail.models.resnet import ResNet
 from vitrail.models.vit import VisionTransformer
 from vitrail.storage import sha256_of, to_json, write_file
 from vitrail.tasks.inference import ask_in_batches
@@ -124,8 +123,8 @@ def _forward(model: Model, kind: FeatureKind, layer: int | None) -> Callable[[Te
         return lambda images: tokens_of(images)[:, 0]
     if kind != "patch_mean":
         raise ConfigError(f"features '{kind}': there are pre_logits, class_token and patch_mean")
-    if isinstance(model, ResNet):
-        raise ConfigError("features 'patch_mean': a ResNet has no patches; 'pre_logits' is the mean of its map")
+    if not isinstance(model, VisionTransformer):
+        raise ConfigError(f"features 'patch_mean': a {model.config.family} has no patches; 'pre_logits' it has")
     num_prefix = model.config.num_prefix_tokens
     return lambda images: tokens_of(images)[:, num_prefix:].mean(dim=1)
 

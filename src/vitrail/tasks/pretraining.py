@@ -20,6 +20,7 @@ from vitrail.data.split import SPLIT_NAMES, TRAIN
 from vitrail.errors import RunError
 from vitrail.evaluators.feature_rank import effective_rank
 from vitrail.evaluators.knn import nearest_neighbours
+from vitrail.models.kinds import require_vit
 from vitrail.objectives.patch_prediction import PatchPrediction
 from vitrail.tasks.begin import begin
 from vitrail.tasks.inference import ask
@@ -42,6 +43,10 @@ JUDGED_AFTER = 0.5  # of its updates
 MIN_JUDGED = 100  # updates: a trial of a few is not judged at all
 COLLAPSED_RANK = 1.5  # features of all pictures on one line
 NOTHING_TO_LEARN = 1e-6  # nats, or squared pixel values: targets that are all the same
+
+
+def _num_features(config: TrainConfig) -> int:
+    return require_vit(config.model, "training without labels").num_features
 
 
 class PretrainingRun(Run):
@@ -90,7 +95,7 @@ class PretrainingRun(Run):
         metrics |= self._examine_features(model)
         if self.untrained_accuracy is not None:
             metrics["untrained_neighbour_accuracy"] = self.untrained_accuracy
-        self.events.note(f"step {self.state.step}: {describe_health(metrics, self.config.model.num_features)}")
+        self.events.note(f"step {self.state.step}: {describe_health(metrics, _num_features(self.config))}")
         self.require_learning(metrics)
         return metrics
 
@@ -147,7 +152,7 @@ class PretrainingRun(Run):
         if metrics["feature_rank"] < COLLAPSED_RANK:
             raise RunError(
                 f"{said} of use, the features of all pictures are nearly the same (effective rank"
-                f" {metrics['feature_rank']:.3g} of {self.config.model.num_features}); {advice}"
+                f" {metrics['feature_rank']:.3g} of {_num_features(self.config)}); {advice}"
             )
 
     def time_evaluation(self) -> float:
@@ -187,7 +192,7 @@ class PretrainingResult:
 
     def describe(self) -> tuple[str, ...]:
         """What a person reads when the command ends."""
-        health = describe_health(self.best_validation, self.config.model.num_features)
+        health = describe_health(self.best_validation, _num_features(self.config))
         source = self.prepared.source
         photos = source.spec if len(source.classes) > 1 else "LABELLED_PHOTOS"
         return (

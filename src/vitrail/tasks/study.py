@@ -16,6 +16,8 @@ from vitrail.data.config import DataConfig
 from vitrail.data.sources import absolute_spec, open_source
 from vitrail.errors import ConfigError, WeightsError
 from vitrail.models.kinds import count_macs, count_parameters
+from vitrail.models.timm_model import require_timm_model
+from vitrail.recipes.compute import at_budgets, baselines
 from vitrail.recipes.studies import Study, base_config, get_study
 from vitrail.storage import write_file
 from vitrail.tasks.floor import Floor, measure_floor
@@ -40,6 +42,7 @@ class StudyConfig:
     seeds: int = 3
     steps: int = 600  # updates of every run: equal compute where the cells are of equal size
     out: str | None = None  # a folder; one that holds this study already is gone on with
+    baselines: tuple[str, ...] = ()  # models of timm, of a study by compute; they may be added to one that has ended
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or self.steps < 1:
@@ -119,6 +122,7 @@ def run_study(config: StudyConfig, events: Events, command: str = "") -> StudyRe
         DataError, RunError, NonFiniteError, Interrupted: each says what to do next; finished runs are kept.
     """
     study = get_study(config.name)
+    _check_baselines(study, config)
     data = DataConfig(source=absolute_spec(config.data))
     source = open_source(config.data)
     base = base_config(situation(data, source), config.steps)
@@ -130,7 +134,7 @@ def run_study(config: StudyConfig, events: Events, command: str = "") -> StudyRe
         events.note(f"data: {describe_splits(prepared)}")
         floor = measure_floor(prepared, None, 0)
         base, _ = settle(resolved(base, prepared), prepared, events)
-        cells = study.cells(base)
+        cells = study.cells(base) | at_budgets(base, baselines(base, config.baselines))
         names = [(cell, seed) for seed in range(config.seeds) for cell in cells]
         for number, (cell, seed) in enumerate(names):
             events.note(f"run {number + 1} of {len(names)}: {cell}, seed {seed}")
@@ -142,6 +146,13 @@ def run_study(config: StudyConfig, events: Events, command: str = "") -> StudyRe
         result = StudyResult(config.name, study, source.name, folder, config.steps, runs, best.name, best.test_accuracy)
         _write_table(result)
     return result
+
+
+def _check_baselines(study: Study, config: StudyConfig) -> None:
+    if config.baselines and not study.by_compute:
+        raise ConfigError(f"the study '{config.name}' takes no baselines; `vitrail study compute` does")
+    for name in config.baselines:
+        require_timm_model(name)
 
 
 def _folder(config: StudyConfig, data: str) -> Path:

@@ -8,7 +8,7 @@ import torch
 
 from vitrail.errors import ConfigError
 from vitrail.models.build import Model
-from vitrail.models.resnet import ResNet
+from vitrail.models.vit import VisionTransformer
 from vitrail.objectives.base import Objective
 from vitrail.objectives.config import MaskedPatchesConfig, SupervisedConfig
 from vitrail.objectives.masked_patches import MaskedPatches
@@ -25,8 +25,10 @@ def build_objective(config: TrainConfig, model: Model, class_counts: Sequence[in
     objective = config.objective
     if isinstance(objective, SupervisedConfig):
         return Supervised(model, objective, config.batch_augmentation, config.preprocessing, class_counts)
-    if isinstance(model, ResNet):
-        raise ConfigError(f"objective '{objective.kind}' needs a Vision Transformer, and the model is a ResNet")
+    if not isinstance(model, VisionTransformer):
+        raise ConfigError(
+            f"objective '{objective.kind}' needs a Vision Transformer, and the model is a {model.config.family}"
+        )
     if isinstance(objective, MaskedPatchesConfig):
         return MaskedPatches(model, objective, config.preprocessing)
     return NextPatch(model, objective, config.preprocessing)

@@ -7,8 +7,9 @@ from typing import Literal
 
 from vitrail.data.config import Augmentation, BatchAugmentation, DataConfig, LoaderConfig, Preprocessing
 from vitrail.errors import ConfigError
+from vitrail.models.config import ViTConfig
 from vitrail.models.kinds import ModelConfig
-from vitrail.models.resnet_config import ResNetConfig
+from vitrail.models.timm_config import TimmConfig
 from vitrail.objectives.config import ObjectiveConfig, SupervisedConfig
 
 
@@ -93,6 +94,8 @@ class TrainConfig:
             )
         if not isinstance(self.objective, SupervisedConfig):
             self._check_without_labels()
+        if self.checkpointing and isinstance(self.model, TimmConfig):
+            raise ConfigError(f"checkpointing: a {self.model.family}, keeps its activations here; leave it off")
         if self.model.image_size != self.preprocessing.image_size:
             raise ConfigError(
                 f"model.image_size {self.model.image_size} is not preprocessing.image_size"
@@ -106,8 +109,8 @@ class TrainConfig:
 
     def _check_without_labels(self) -> None:
         kind = self.objective.kind
-        if isinstance(self.model, ResNetConfig):
-            raise ConfigError(f"objective '{kind}' needs a Vision Transformer, and model is a ResNet")
+        if not isinstance(self.model, ViTConfig):
+            raise ConfigError(f"objective '{kind}' needs a Vision Transformer, and model is a {self.model.family}")
         if self.model.num_classes:
             raise ConfigError(
                 f"model.num_classes {self.model.num_classes}: objective '{kind}' has no classes; set it to 0"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vitrail.models.resnet_config import ResNetConfig
+from vitrail.models.timm_config import TimmConfig
 
 if TYPE_CHECKING:
     from vitrail.weights.bundle import BundleConfig
@@ -99,6 +100,8 @@ def _what_it_is(config: BundleConfig) -> str:
     model = config.model
     height, width = model.image_size
     what = f"A picture classifier with {len(config.labels)} classes" if config.labels else "Features of pictures"
+    if isinstance(model, TimmConfig):
+        return f"{what}: a {model.family}, that sees {height} x {width} pixels. It needs timm to be loaded."
     if isinstance(model, ResNetConfig):
         return (
             f"{what}: a {model.family} of {model.num_layers} layers and width factor {model.width_factor:g} that sees"

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.errors import WeightsError
+from vitrail.models.config import ViTConfig
 from vitrail.models.kinds import require_vit
-from vitrail.models.resnet_config import ResNetConfig
 from vitrail.weights.adapters import WRITERS
 from vitrail.weights.adapters.base import Model
 from vitrail.weights.bundle import Bundle
@@ -63,7 +63,7 @@ def _google(bundle: Bundle, path: Path) -> nn.Module | None:
     import timm
 
     config = bundle.config
-    if isinstance(config.model, ResNetConfig):
+    if not isinstance(config.model, ViTConfig):
         return None  # its reader of npz files has BiT's under a model of its own
     if config.model.stem == "resnet" and config.model.stem_numerics != "timm":
         return None  # timm's hybrids have small numbers of their own: the logits would differ by them

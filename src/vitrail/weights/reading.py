@@ -12,8 +12,10 @@ from torch import Tensor
 
 from vitrail.data.config import Preprocessing
 from vitrail.errors import WeightsError, did_you_mean
+from vitrail.models.config import ViTConfig
 from vitrail.models.kinds import ModelConfig, count_parameters
 from vitrail.models.resnet_config import ResNetConfig
+from vitrail.models.timm_config import TimmConfig
 from vitrail.models.variants import SIZES
 from vitrail.weights.adapters import ADAPTERS
 from vitrail.weights.adapters.base import Adapter, Description
@@ -109,8 +111,8 @@ def certify_bundle(bundle: Bundle) -> Certificate:
 def _as_the_caller_says(description: Description, choices: Choices) -> Description:
     said = {"activation": choices.activation, "layer_norm_eps": choices.layer_norm_eps}
     changes: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
-    if changes and isinstance(description.config, ResNetConfig):
-        raise WeightsError(f"{', '.join(changes)}: a ResNet has no such thing; leave it out")
+    if changes and not isinstance(description.config, ViTConfig):
+        raise WeightsError(f"{', '.join(changes)}: a {description.config.family} has no such thing; leave it out")
     sources = {**description.sources, **dict.fromkeys(changes, "the caller")}
     return replace(description, config=replace(description.config, **changes), sources=sources)
 
@@ -196,23 +198,19 @@ def _in_float32(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple
 
 def describe_architecture(config: ModelConfig) -> str:
     """ "ViT-B/16 at 224x224, 1000 classes, 86.57 M parameters"."""
+    height, width = config.image_size
+    classes = f"{config.num_classes:,} classes" if config.num_classes else "no head"
+    seen = f"at {height}x{width}, {classes}, {count_parameters(config) / 1e6:,.2f} M parameters"
+    if isinstance(config, TimmConfig):
+        return f"{config.name} of timm {seen}"
     if isinstance(config, ResNetConfig):
-        height, width = config.image_size
-        classes = f"{config.num_classes:,} classes" if config.num_classes else "no head"
-        return (
-            f"BiT-R{config.num_layers}x{config.width_factor:g} at {height}x{width}, {classes},"
-            f" {count_parameters(config) / 1e6:,.2f} M parameters"
-        )
+        return f"BiT-R{config.num_layers}x{config.width_factor:g} {seen}"
     shape = (config.width, config.depth, config.mlp_size)
     size = next((name for name, known in SIZES.items() if (known.width, known.depth, known.mlp_size) == shape), None)
     what = f"ViT-{size}" if size is not None else f"ViT of width {config.width}, {config.depth} blocks"
     if config.stem == "resnet":  # three convolutions a unit, the root's and the projection
         what = f"R{3 * sum(config.stem_blocks) + 2 if config.stem_blocks else ''}+{what}"
-    classes = f"{config.num_classes:,} classes" if config.num_classes else "no head"
-    height, width = config.image_size
-    return (
-        f"{what}/{config.patch_size} at {height}x{width}, {classes}, {count_parameters(config) / 1e6:,.2f} M parameters"
-    )
+    return f"{what}/{config.patch_size} {seen}"
 
 
 def _settings(description: Description) -> tuple[Setting, ...]:
@@ -221,7 +219,9 @@ def _settings(description: Description) -> tuple[Setting, ...]:
         shown = f"{value:g}" if isinstance(value, float) else str(value)
         return Setting(name, shown, description.sources.get(name, description.default_source))
 
-    names = _RESNET_SETTINGS if isinstance(description.config, ResNetConfig) else _MODEL_SETTINGS
+    names: tuple[str, ...] = _MODEL_SETTINGS
+    if not isinstance(description.config, ViTConfig):
+        names = _RESNET_SETTINGS if isinstance(description.config, ResNetConfig) else ()
     settings = [setting(description.config, name) for name in names]
     settings += [setting(description.preprocessing, name) for name in _PICTURE_SETTINGS]
     source = description.sources.get("labels", description.default_source)

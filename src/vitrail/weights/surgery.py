@@ -14,7 +14,7 @@ from vitrail.layers.position_embed import ResampleMethod, resample_position_embe
 from vitrail.models.build import Model
 from vitrail.models.config import ViTConfig
 from vitrail.models.kinds import ModelConfig
-from vitrail.models.resnet_config import ResNetConfig
+from vitrail.models.timm_config import TimmConfig
 from vitrail.models.vit import VisionTransformer
 from vitrail.weights.bundle import Bundle
 from vitrail.weights.class_row import add_class_row, fold_class_row
@@ -77,7 +77,12 @@ def adapt(
     old = bundle.config.model
     if len(labels) != config.num_classes:
         raise WeightsError(f"{len(labels)} labels for a head of {config.num_classes} classes")
-    if isinstance(old, ResNetConfig) or isinstance(config, ResNetConfig):
+    if isinstance(old, TimmConfig) or isinstance(config, TimmConfig):
+        raise WeightsError(
+            f"{bundle.path}: models of timm are baselines, trained from random weights alone: start from another"
+            " bundle, and train a model of vitrail's"
+        )
+    if not (isinstance(old, ViTConfig) and isinstance(config, ViTConfig)):
         return adapt_resnet(bundle, config, labels)
     _require_fit(bundle, old, config)
     tensors = dict(bundle.model.state_dict())

@@ -16,6 +16,7 @@ from vitrail.models.axial_resnet_config import AxialResNetConfig
 from vitrail.models.build import Model as AnyModel
 from vitrail.models.kinds import ModelConfig
 from vitrail.models.resnet_config import ResNetConfig
+from vitrail.models.timm_config import TimmConfig
 from vitrail.storage import new_folder, sha256_of, to_json, write_json
 from vitrail.weights.adapters import RESNET_WRITERS, WRITERS
 from vitrail.weights.adapters.base import Model, Writing
@@ -68,10 +69,10 @@ def write_layout(bundle: Bundle, layout: str, target: Path) -> Written:
 
 
 def _writing(config: BundleConfig, layout: str) -> Writing:
+    if isinstance(config.model, AxialResNetConfig | TimmConfig):
+        raise WeightsError(f"layout '{layout}' has no place for a {config.model.family}; `--to vitrail` has")
     if not isinstance(config.model, ResNetConfig):
         return WRITERS[layout](Model(config.model, config.preprocessing, config.labels))
-    if isinstance(config.model, AxialResNetConfig):
-        raise WeightsError(f"layout '{layout}' has no place for a {config.model.family}; `--to vitrail` has")
     if layout not in RESNET_WRITERS:
         known = ", ".join(RESNET_WRITERS)
         raise WeightsError(f"layout '{layout}' has no place for a BiT ResNet; {known} have, and `--to vitrail`")

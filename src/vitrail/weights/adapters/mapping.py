@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from vitrail.errors import WeightsError
+from vitrail.models.build import build_model
+from vitrail.models.config import ViTConfig
 from vitrail.models.kinds import ModelConfig
-from vitrail.models.resnet import ResNet
-from vitrail.models.resnet_config import ResNetConfig
 from vitrail.models.vit import VisionTransformer
 
 _SHOWN = 5
@@ -52,10 +52,10 @@ class Entry:
 @lru_cache(maxsize=8)
 def native_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """Names and shapes of the state dict of a model of `config`, in its order."""
-    if isinstance(config, ResNetConfig):
+    if not isinstance(config, ViTConfig):
         with torch.device("meta"):
-            resnet = ResNet(config, initialize=False)
-        return {name: tuple(tensor.shape) for name, tensor in resnet.state_dict().items()}
+            whole = build_model(config, initialize=False)
+        return {name: tuple(tensor.shape) for name, tensor in whole.state_dict().items()}
     with torch.device("meta"):
         # One block tells of all: laying out every one would take as long as loading the weights.
         model = VisionTransformer(replace(config, depth=1), initialize=False)
