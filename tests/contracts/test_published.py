@@ -300,6 +300,20 @@ def test_a_data_set_is_fetched_checked_and_unpacked(server, tmp_path):
     assert len(open_source(f"dtd:{tmp_path / 'dtd'}")) == 3
 
 
+def test_a_download_by_name_tells_how_far_it_is(server, tmp_path, monkeypatch):
+    folder, address = server
+    LAYOUTS["dtd"](tmp_path / "made")
+    with tarfile.open(folder / "dtd.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "made" / "dtd", "dtd")
+    content = (folder / "dtd.tar.gz").read_bytes()
+    archive = Archive(f"{address}/dtd.tar.gz", hashlib.md5(content).hexdigest())
+    monkeypatch.setitem(PUBLISHED, "dtd", replace(PUBLISHED["dtd"], archives=(archive,)))
+    monkeypatch.setenv("VITRAIL_DATA", str(tmp_path / "data"))
+    told = []
+    assert len(open_source("vtab:dtd", progress=lambda done, total: told.append((done, total)))) == 3
+    assert told[-1] == (len(content), len(content))
+
+
 def _tar(path, info, content=b""):
     info.size = len(content)
     with tarfile.open(path, "w") as tar:

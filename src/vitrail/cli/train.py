@@ -131,11 +131,14 @@ def _from_recipe(name: str, command: Train, rest: list[str]) -> tuple[TrainConfi
     if command.data is None:
         raise UsageError(f"--data is missing: name the pictures (`{prog} --data PHOTOS`).")
     from vitrail.tasks.situation import situation
+    from vitrail.training.events import Events
 
-    whole = recipe(replace(situation(DataConfig(source=command.data)), start=start))
-    config, changes = shrink(whole, command.scale)
-    for change in changes:
-        Terminal().note(f"scale {command.scale:g}: {change}")
+    with Events(Terminal()) as events:
+        given = situation(DataConfig(source=command.data), progress=events.download)
+        whole = recipe(replace(given, start=start))
+        config, changes = shrink(whole, command.scale)
+        for change in changes:
+            events.note(f"scale {command.scale:g}: {change}")
     return override(config, rest, prog), config.optimizer.learning_rate / whole.optimizer.learning_rate
 
 

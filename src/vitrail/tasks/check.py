@@ -21,7 +21,7 @@ def check(config: CheckConfig, events: Events) -> DataReport:
     Raises:
         DataError: there is nothing that can be listed.
     """
-    source = open_source(config.data)
+    source = open_source(config.data, progress=events.download)
     return examine(
         source, ImageLimits(), progress=lambda done, total: events.progress("checking pictures", done, total)
     )

@@ -102,8 +102,8 @@ def dedup(config: DedupConfig, events: Events) -> DedupResult:
     Raises:
         DataError: nothing that can be listed. WeightsError: the backbone cannot be read.
     """
-    first = open_source(config.train)
-    second = None if config.against is None else open_source(config.against)
+    first = open_source(config.train, progress=events.download)
+    second = None if config.against is None else open_source(config.against, progress=events.download)
     bundle = None if config.backbone is None else load(config.backbone, progress=events.download)
     prints_1 = _look(first, config.train, events)
     prints_2 = None if second is None else _look(second, config.against or "", events)

@@ -61,7 +61,7 @@ def evaluate_bundle(config: EvaluateConfig, events: Events) -> EvaluateResult:
             empty, or real_labels are given and are no real.json, or the pictures are not ImageNet's validation ones.
     """
     real_labels = None if config.real_labels is None else read_real_labels(config.real_labels)
-    source = open_source(config.data)
+    source = open_source(config.data, progress=events.download)
     bundle = load_classifier(config.model, events)
     split, indices = _rows(source, config)
     if real_labels is not None:

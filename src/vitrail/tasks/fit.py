@@ -65,7 +65,7 @@ def fit(config: FitConfig, events: Events, command: str = "") -> RunResult:
     watch = Stopwatch()
     # Absolute, so that a resume from another folder finds the pictures.
     data = DataConfig(source=absolute_spec(config.data), strict=config.strict)
-    source = open_source(config.data)
+    source = open_source(config.data, progress=events.download)
     facts = situation(data, source).facts
     with watch.phase("weights"):
         start = find_start(config.weights, facts, config.minutes, events, choose=True)

@@ -53,7 +53,7 @@ def sweep(config: TrainConfig, rates: SweepConfig, out: str | None, events: Even
         raise ConfigError(f"a sweep needs labels to choose by, and objective '{config.objective.kind}' has none")
     if config.data.validation_share not in (0.0, DataConfig("").validation_share):
         raise ConfigError("data.validation_share is not used by a sweep; say what it holds out with --held-out")
-    source = open_source(config.data.source)
+    source = open_source(config.data.source, progress=events.download)
     folder = make_folder(Path(out) if out is not None else Path("runs") / f"{config.recipe}-{plain(source.name)}")
     data = replace(config.data, source=absolute_spec(config.data.source), validation_share=0.0)
     config = replace(config, data=data)

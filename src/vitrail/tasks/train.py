@@ -31,7 +31,7 @@ def train(config: TrainConfig, out: str | None, events: Events, command: str = "
     if not isinstance(config.objective, SupervisedConfig):
         return pretrain(config, out, events, command)
     watch = Stopwatch()
-    source = open_source(config.data.source)
+    source = open_source(config.data.source, progress=events.download)
     with new_run(out, source.name, events) as folder:
         with watch.phase("check"):
             prepared = prepare_data(source, config.data, events)

@@ -78,10 +78,10 @@ def open_source(spec: str, limits: ImageLimits = DEFAULT_LIMITS, progress: Progr
     return SOURCES[_kind_of(spec)].open(spec, limits, progress)
 
 
-def open_pictures(spec: str, limits: ImageLimits = DEFAULT_LIMITS) -> Source:
+def open_pictures(spec: str, limits: ImageLimits = DEFAULT_LIMITS, progress: Progress | None = None) -> Source:
     """As `open_source` where no label is looked at: a folder may hold its pictures directly, all of one class."""
     if _kind_of(spec) != "folder":
-        return open_source(spec, limits)
+        return open_source(spec, limits, progress)
     from vitrail.data.sources.folder import open_folder
 
     return open_folder(spec, limits, labelled=False)
