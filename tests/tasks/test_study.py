@@ -121,6 +121,9 @@ def test_a_study_of_compute_shows_what_each_run_spent(tmp_path: Path) -> None:
     assert page.count("<polyline") == 3
     assert page.count("<circle") == 9
     assert "<bdi>BiT-R26, 1/4 compute</bdi>" in page
+    assert "make their compute unequal" in page  # 8 updates of the ViT are 2.5 of the ResNet
+    longer = tuple(replace(run, training_flops=10**12) for run in result.runs)
+    assert "unequal" not in render_study(replace(result, runs=longer))
 
 
 def test_a_smaller_share_of_the_training_pictures_lies_inside_a_larger_one() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from vitrail.errors import ConfigError, did_you_mean
 from vitrail.models.timm_config import TimmConfig
@@ -71,6 +70,8 @@ def costs(config: TimmConfig) -> tuple[int, int]:
     Raises:
         ConfigError: as `TimmModel`.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import, and every bundle would wait for it
+
     model = TimmModel(config).eval().to("meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad(), _refusals(config):
         model(torch.empty(1, config.in_channels, *config.image_size, device="meta"))

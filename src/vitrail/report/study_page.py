@@ -15,6 +15,7 @@ from vitrail.tasks.study import StudyResult, StudyRun, mean_and_spread
 # As wide as plots.py has it for a card of its own, so that its text stays readable on a telephone: names stand above.
 WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = WIDE, 40, 22, 24, 4, 40
 _ONE_SEED = "One seed a cell tells nothing of chance: small differences mean nothing."
+_EQUAL = 1.05  # compute of the most and the least at one budget
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
@@ -71,15 +72,24 @@ def verdict(result: StudyResult) -> str:
     cells = result.by_cell()
     if not result.study.by_compute:
         return _verdict(cells)
-    budgets: dict[str, list[str]] = {}
+    budgets: dict[str, list[StudyRun]] = {budget: [] for budget in BUDGETS}
     for cell in _ranked(cells):
-        family, budget = family_and_budget(cell)
-        budgets.setdefault(budget, []).append(f"{family} {words.percent(mean_and_spread(cells[cell])[0])}")
-    told = [f"With {budget}: {', '.join(budgets[budget])}." for budget in BUDGETS if budget in budgets]
+        budgets[family_and_budget(cell)[1]].append(cells[cell][0])
+    told = []
+    for budget, runs in budgets.items():
+        figures = (f"{family_and_budget(run.cell)[0]} {_mean(cells, run.cell)}" for run in runs)
+        told.append(f"With {budget}: {', '.join(figures)}.")
+    flops = [[run.training_flops for run in runs] for runs in budgets.values()]
+    if any(max(spent) > _EQUAL * min(spent) for spent in flops):
+        told.append("These runs are so short that whole updates make their compute unequal: --steps makes them longer.")
     if min(map(len, cells.values())) < 2:
         return f"{' '.join(told)} {_ONE_SEED}"
     largest = max(_spread(cells, cell) for cell in cells)
     return f"{' '.join(told)} The spread of the seeds is {100 * largest:.1f} points at most."
+
+
+def _mean(cells: dict[str, list[StudyRun]], cell: str) -> str:
+    return words.percent(mean_and_spread(cells[cell])[0])
 
 
 def _ranked(cells: dict[str, list[StudyRun]]) -> list[str]:
