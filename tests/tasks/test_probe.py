@@ -54,7 +54,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_figures_are_those_of_the_evaluators_on_the_models_features(backbone: str) -> None:
-    result = probe(ProbeConfig(backbone, "digits", shots=(10,), seeds=2, linear=True), Events())
+    result = probe(ProbeConfig(backbone, "digits", shots=(10,), seeds=2, linear=True, sgd="mae"), Events())
     prepared, bundle = result.prepared, load(backbone)
     train, test = (
         extract_features(bundle, prepared, prepared.indices(split), Events()).values for split in (TRAIN, TEST)
@@ -68,6 +68,8 @@ def test_figures_are_those_of_the_evaluators_on_the_models_features(backbone: st
     few, linear = result.few_shot[0].mean, result.scores[-1]
     assert 0.3 < few < linear.accuracy
     assert result.headline is linear
+    assert result.scores[-2].name == "linear classifier by SGD (mae)"
+    assert result.scores[-2].accuracy > few
     assert result.floor.best.name == "ridge on pixels"
     assert any(f"{100 * few:.1f} %" in line and "mean of 2 seeds" in line for line in result.describe())
     json.dumps(result.to_json(), allow_nan=False)

@@ -14,8 +14,8 @@ from vitrail.cli.terminal import Terminal
 
 @dataclass(frozen=True)
 class Probe:
-    """How much a backbone's features know of the pictures: few-shot classification in closed form and, where neither
-    --knn nor --linear is named, nearest neighbours. Features are computed once and kept for the next time."""
+    """How much a backbone's features know of the pictures: few-shot classification in closed form and, where none of
+    --knn, --linear and --sgd is named, nearest neighbours. Features are computed once and kept for the next time."""
 
     backbone: Positional[str]
     """A bundle, a run, a weights file of any layout, a name of `vitrail models --weights`, or hf-hub:owner/name."""
@@ -29,6 +29,8 @@ class Probe:
     """Also vote among the nearest neighbours of all training pictures."""
     linear: bool = False
     """Also fit a logistic regression on all training pictures."""
+    sgd: Literal["dino", "mae", "moco-v3"] | None = None
+    """Also train a linear classifier on all training pictures by momentum SGD, with the settings of one of these."""
     choose_penalty: bool = False
     """Choose the few-shot penalty on each few-shot set, in place of the usual 1024."""
     features: Literal["pre_logits", "class_token", "patch_mean"] = "pre_logits"
@@ -58,8 +60,9 @@ def run(arguments: list[str]) -> int:
         data=command.photos,
         shots=command.shots,
         seeds=command.seeds,
-        knn=command.knn or not command.linear,
+        knn=command.knn or not (command.linear or command.sgd),
         linear=command.linear,
+        sgd=command.sgd,
         choose_penalty=command.choose_penalty,
         features=command.features,
         layer=command.layer,

@@ -24,6 +24,7 @@ from vitrail.evaluators.comparison import Comparison, compare
 from vitrail.evaluators.few_shot import PENALTIES, PENALTY, draw_shots, fit_few_shots
 from vitrail.evaluators.knn import NUM_NEIGHBOURS, nearest_neighbours
 from vitrail.evaluators.linear import fit_linear
+from vitrail.evaluators.sgd_linear import PROTOCOLS, fit_sgd
 from vitrail.models.build import build_model
 from vitrail.storage import write_file, write_json
 from vitrail.tasks.features import FeatureKind, extract_features
@@ -48,6 +49,7 @@ class ProbeConfig:
     seeds: int = 3  # few-shot sets, drawn with the seeds 0, 1, ...
     knn: bool = True
     linear: bool = False
+    sgd: str | None = None  # one of evaluators.sgd_linear.PROTOCOLS
     choose_penalty: bool = False  # from 2^-10 to 2^19 on each few-shot set, in place of 2^10
     features: FeatureKind = "pre_logits"
     layer: int | None = None  # features of this block, from 0 or from -1 backwards; None: after the last
@@ -60,6 +62,8 @@ class ProbeConfig:
             raise ConfigError(f"seeds {self.seeds} and max_pictures {self.max_pictures} must be at least 1 and 2")
         if self.shots and min(self.shots) < 1:
             raise ConfigError(f"shots {list(self.shots)} must each be at least 1 picture a class")
+        if self.sgd is not None and self.sgd not in PROTOCOLS:
+            raise ConfigError(f"sgd '{self.sgd}' is none of {', '.join(PROTOCOLS)}")
 
 
 @dataclass(frozen=True)
@@ -215,7 +219,7 @@ def probe(config: ProbeConfig, events: Events) -> ProbeResult:
     """Check and split the pictures, compute (or find) their features, and ask every probe once.
 
     Nothing is chosen by test pictures: the penalty is fixed or chosen on the few-shot set, the strength of the
-    logistic regression on validation pictures, and the number of neighbours is BEST_K.
+    logistic regression and the learning rate of SGD on validation pictures, and the number of neighbours is BEST_K.
 
     Raises:
         WeightsError: the backbone cannot be read. DataError: the pictures cannot be used, or have one class.
@@ -245,11 +249,16 @@ def probe(config: ProbeConfig, events: Events) -> ProbeResult:
         neighbours, predictions = _neighbours(train, test, len(source.classes))
         scores += neighbours
         headline = next(score for score in scores if score.name.startswith(f"{min(BEST_K, len(train.rows))} "))
-    if config.linear:
-        events.note("probe: logistic regression")
+    if config.linear or config.sgd is not None:
         validation = _features(VALIDATION, bundle, prepared, config, events)
-        headline, predictions = _linear(train, validation, test, events)
-        scores.append(headline)
+        if config.sgd is not None:
+            events.note(f"probe: momentum SGD as {config.sgd} has it")
+            headline, predictions = _sgd(train, validation, test, len(source.classes), config.sgd)
+            scores.append(headline)
+        if config.linear:
+            events.note("probe: logistic regression")
+            headline, predictions = _linear(train, validation, test, events)
+            scores.append(headline)
     return ProbeResult(
         model=config.model,
         prepared=prepared,
@@ -328,6 +337,21 @@ def _linear(train: _Split, validation: _Split, test: _Split, events: Events) -> 
     predicted = fitted.predict(test.features)
     note = f"C {fitted.strength:g}, chosen on validation pictures{'' if fitted.converged else '; not converged'}"
     return Score("logistic regression", float((predicted == test.labels).mean()), None, note), predicted
+
+
+def _sgd(
+    train: _Split, validation: _Split, test: _Split, num_classes: int, protocol: str
+) -> tuple[Score, npt.NDArray[np.int64]]:
+    fitted = fit_sgd(
+        train.features, train.labels, validation.features, validation.labels, num_classes, PROTOCOLS[protocol]
+    )
+    predicted = fitted.predict(test.features)
+    note = (
+        f"{PROTOCOLS[protocol].epochs} epochs, learning rate {fitted.learning_rate:.3g}, chosen on validation pictures"
+    )
+    return Score(
+        f"linear classifier by SGD ({protocol})", float((predicted == test.labels).mean()), None, note
+    ), predicted
 
 
 def _compare(test: _Split, predictions: npt.NDArray[np.int64], floor: FloorModel) -> Comparison:
