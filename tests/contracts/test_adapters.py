@@ -29,6 +29,7 @@ SMALL = ViTConfig(image_size=(8, 8), patch_size=4, num_classes=3, width=16, dept
 OPTIONS = {
     "gap": {"pooling": "gap"},
     "gap without class token": {"pooling": "gap", "class_token": False},
+    "axial attention": {"attention": "axial", "pooling": "gap", "class_token": False},
     "avg": {"pooling": "avg"},
     "avg without class token": {"pooling": "avg", "class_token": False},
     "map": {"pooling": "map", "class_token": False},
@@ -100,11 +101,12 @@ def shrunk(config: ViTConfig) -> ViTConfig:
 
 
 def written_or_refused(config: ViTConfig, layout: str) -> Writing | None:
-    """None: a hybrid that the layout refuses, naming its stem."""
+    """None: a hybrid that the layout refuses, naming its stem, or axial attention."""
     try:
         return written(config, layout)
     except WeightsError as error:
-        if config.stem != "resnet" or "stem" not in str(error):
+        reasons = {"stem": config.stem == "resnet", "attention 'axial'": config.attention == "axial"}
+        if not any(applies and reason in str(error) for reason, applies in reasons.items()):
             raise
         return None
 
