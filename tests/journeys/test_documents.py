@@ -13,7 +13,18 @@ from PIL import Image
 
 DOCS = Path(__file__).parents[2] / "docs"
 # In this order: later pages use the run that the first one makes.
-PAGES = ("fit.md", "probe.md", "train.md", "data.md", "dedup.md", "models.md", "weights.md", "study.md", "plan.md")
+PAGES = (
+    "fit.md",
+    "probe.md",
+    "train.md",
+    "data.md",
+    "dedup.md",
+    "models.md",
+    "weights.md",
+    "study.md",
+    "suite.md",
+    "plan.md",
+)
 _FENCE = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> int:
         write_json(result.to_json())
     else:
         _tell(result)
-    return 0
+    return 0 if result.scores else 1
 
 
 def _tell(result: SuiteResult) -> None:
