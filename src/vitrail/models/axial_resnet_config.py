@@ -69,7 +69,7 @@ class AxialResNetVariant:
     timm_names: tuple[str, ...] = ()
 
 
-# Those of Wang et al. 2020. 50-L has the channels of a ResNet-50: what Dosovitskiy et al. call Axial-ResNet-50.
+# Those of Wang et al. 2020. Dosovitskiy et al. name no width of their Axial-ResNet-50; 50-L has a ResNet-50's channels.
 AXIAL_RESNETS = {
     name: AxialResNetVariant(name, AxialResNetConfig(depths=depths, width_factor=factor))
     for name, depths, factor in (
