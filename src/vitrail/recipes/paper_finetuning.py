@@ -1,4 +1,7 @@
-"""Fine-tuning as the papers did it: Dosovitskiy et al. 2021 (table 4 and section 4.1), Kolesnikov et al. 2020 (BiT)."""
+"""Fine-tuning as the papers did it: Dosovitskiy et al. 2021 (table 4 and section 4.1), Kolesnikov et al. 2020 (BiT).
+
+Each names one learning rate; with `--sweep` those of `sweeps.SWEEPS` are tried first.
+"""
 
 from __future__ import annotations
 
@@ -78,8 +81,8 @@ def _momentum_sgd(
 def finetune_imagenet(situation: Situation) -> TrainConfig:
     """20,000 updates at 384 pixels, learning rate 0.03 of the 0.003 to 0.06 that table 4 tries.
 
-    Command: `vitrail train finetune_imagenet --data imagenet:FOLDER --weights WEIGHTS`. Published for ViT-B/16 from
-    ImageNet-21k: 83.97 %, 88.35 % on ReaL. Not run here.
+    Command: `vitrail train finetune_imagenet --data imagenet:FOLDER --weights WEIGHTS --sweep`. Published for ViT-B/16
+    from ImageNet-21k: 83.97 %, 88.35 % on ReaL. Not run here.
     """
     return _momentum_sgd(situation, "finetune_imagenet", steps=20_000, learning_rate=0.03)
 
@@ -87,8 +90,9 @@ def finetune_imagenet(situation: Situation) -> TrainConfig:
 def finetune_imagenet_large(situation: Situation) -> TrainConfig:
     """As finetune_imagenet at 512 pixels (518 for patches of 14), with Polyak averaging of 0.9999, as table 2 has it.
 
-    Command: `vitrail train finetune_imagenet_large --data imagenet:FOLDER --weights WEIGHTS`. Published for ViT-H/14
-    from JFT: 88.55 %. Where averaging starts is not published; here with the first update, warmed up. Not run here.
+    Command: `vitrail train finetune_imagenet_large --data imagenet:FOLDER --weights WEIGHTS --sweep`. Published for
+    ViT-H/14 from JFT: 88.55 %. Where averaging starts is not published; here with the first update, warmed up. Not run
+    here.
     """
     start = _start(situation, "finetune_imagenet_large")
     side = 518 if isinstance(start.model, ViTConfig) and start.model.patch_size == 14 else 512
@@ -100,8 +104,8 @@ def finetune_imagenet_large(situation: Situation) -> TrainConfig:
 def finetune_cifar(situation: Situation) -> TrainConfig:
     """10,000 updates at 384 pixels, learning rate 0.01 of the 0.001 to 0.03 tried: CIFAR-10 and CIFAR-100.
 
-    Command: `vitrail train finetune_cifar --data cifar10 --weights WEIGHTS`. Published for ViT-B/16 from ImageNet-21k:
-    98.95 % and 91.67 %. Not run here.
+    Command: `vitrail train finetune_cifar --data cifar10 --weights WEIGHTS --sweep`. Published for ViT-B/16 from
+    ImageNet-21k: 98.95 % and 91.67 %. Not run here.
     """
     return _momentum_sgd(situation, "finetune_cifar", steps=10_000, learning_rate=0.01)
 
@@ -109,8 +113,8 @@ def finetune_cifar(situation: Situation) -> TrainConfig:
 def finetune_small(situation: Situation) -> TrainConfig:
     """500 updates at 384 pixels, learning rate 0.003 of the 0.001 to 0.03 tried: Oxford Pets and Flowers.
 
-    Command: `vitrail train finetune_small --data pets --weights WEIGHTS`. Published for ViT-B/16 from ImageNet-21k:
-    94.43 % and 99.38 %. Not run here.
+    Command: `vitrail train finetune_small --data pets --weights WEIGHTS --sweep`. Published for ViT-B/16 from
+    ImageNet-21k: 94.43 % and 99.38 %. Not run here.
     """
     return _momentum_sgd(situation, "finetune_small", steps=500, learning_rate=0.003)
 
