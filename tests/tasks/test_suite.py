@@ -135,7 +135,7 @@ def test_a_probe_chooses_on_200_fits_1000_and_scores_the_whole_test_split(
     score = vtab.scores[0]
     assert (score.num_train, score.num_test) == (1000, 50)
     source = open_source(f"vtab:cifar100:{data}/cifar100")
-    prepared = as_published(source, 0.1)
+    prepared = as_published(source, None)
     features = {
         split: (
             np.array(extract_features(load(backbone), prepared, prepared.indices(split), Events()).values),
@@ -238,8 +238,12 @@ def made_up(counts: dict[int, int]) -> ArraySource:
 def test_a_benchmark_keeps_every_picture_of_its_publisher() -> None:
     prepared = as_published(made_up({TRAIN: 50, TEST: 7}), 0.1)
     assert [len(prepared.indices(split)) for split in (TRAIN, VALIDATION, TEST)] == [45, 5, 7]
-    prepared = as_published(made_up({TRAIN: 50, VALIDATION: 20, TEST: 7}), 0.1, max_train=30)
+    prepared = as_published(made_up({TRAIN: 50, VALIDATION: 20, TEST: 7}), None, max_train=30)
     assert [len(prepared.indices(split)) for split in (TRAIN, VALIDATION, TEST)] == [30, 20, 7]
+    # What is scored after fine-tuning on the training pictures must not have seen the validation pictures, too.
+    prepared = as_published(made_up({TRAIN: 50, VALIDATION: 20, TEST: 7}), 0.2)
+    assert [len(prepared.indices(split)) for split in (TRAIN, VALIDATION, TEST)] == [40, 10, 7]
+    assert (prepared.source.splits[prepared.indices(VALIDATION)] == TRAIN).all()
     with pytest.raises(DataError, match="no test pictures"):
         as_published(made_up({TRAIN: 50, UNASSIGNED: 7}), 0.1)
 

@@ -22,8 +22,9 @@ class SuiteTask:
     recipe: str  # that fine-tunes on it
     num_test: int  # pictures that the published figures are over
     expected: Mapping[str, float]  # column -> published top-1 in %
-    # Of the training pictures, to choose the settings by where the data has no validation pictures.
-    held_out_share: float = 0.1
+    # Of the training pictures, to choose the settings by; None: the data's own validation pictures, which are learnt
+    # from in the end, too.
+    held_out_share: float | None = None
     # The task whose predictions are scored again, by ImageNet-ReaL's labels, in place of a training of its own.
     scored_from: str | None = None
 

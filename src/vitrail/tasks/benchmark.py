@@ -58,12 +58,12 @@ class Training:
     seed: int = 0
 
 
-def as_published(source: Source, held_out_share: float, max_train: int | None = None) -> PreparedData:
+def as_published(source: Source, held_out_share: float | None, max_train: int | None = None) -> PreparedData:
     """A data set with all its pictures, copies and odd ones among them: a benchmark is scored as it is.
 
-    Where it has no validation pictures, `held_out_share` of the training pictures is held out.
-
     Args:
+        held_out_share: of the training pictures, to choose settings by; validation pictures that the data has besides
+            have no part, as in the paper. None: these validate.
         max_train: of more training pictures only so many have a part; None: all.
     Raises:
         DataError: it has no training or no test pictures.
@@ -72,7 +72,8 @@ def as_published(source: Source, held_out_share: float, max_train: int | None = 
     train = np.random.default_rng(0).permutation(np.flatnonzero(splits == TRAIN))
     splits[train[max_train:] if max_train is not None else train[:0]] = UNASSIGNED
     train = train[:max_train]
-    if not (splits == VALIDATION).any():
+    if held_out_share is not None:
+        splits[splits == VALIDATION] = UNASSIGNED
         splits[train[: max(1, round(held_out_share * len(train)))]] = VALIDATION
     for split, name in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
         if not (splits == split).any():

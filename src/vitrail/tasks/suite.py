@@ -41,6 +41,7 @@ from vitrail.tasks.features import weights_digest
 from vitrail.tasks.several import make_folder, plain, require_same
 from vitrail.tasks.starting import Start, load_start
 from vitrail.training.events import Events
+from vitrail.training.interrupts import Interrupted
 from vitrail.training.run_folder import lock_run
 
 SUITE_FILE, TABLE_FILE, RESULT_FILE = "suite.json", "suite.csv", "result.json"
@@ -193,7 +194,11 @@ def run_suite(config: SuiteConfig, events: Events, command: str = "") -> SuiteRe
                 missing.append(MissingTask(name, NOT_ASKED))
                 continue
             events.note(f"task {number} of {len(suite.tasks)}: {suite.tasks[name].title}")
-            score = _task(config, suite, name, start, folder, events, command)
+            try:
+                score = _task(config, suite, name, start, folder, events, command)
+            except Interrupted as stop:
+                said = "stopped; finished tasks are kept, and the same command goes on"
+                raise Interrupted(stop.signal_number, said) from stop
             if isinstance(score, TaskScore):
                 scores.append(score)
             else:
