@@ -15,6 +15,7 @@ SMALL = ViTConfig(image_size=(48, 48), patch_size=8, width=96, depth=3, num_head
 CONFIGS = {
     "plain": SMALL,
     "gap": replace(SMALL, pooling="gap", class_token=False),
+    "axial": replace(SMALL, attention="axial", pooling="gap", class_token=False),
     "map": replace(SMALL, pooling="map", class_token=False),
     "avg": replace(SMALL, pooling="avg"),
     "dropout": replace(SMALL, dropout_rate=0.1, stochastic_depth_rate=0.1),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vitrail.models.config import ViTConfig
-from vitrail.models.costs import _mlp_first, _patch_kernel, _stem_layers
+from vitrail.models.costs import _mlp_first, _num_blocks, _patch_kernel, _stem_layers
 
 _FLOAT = 4
 
@@ -43,13 +43,11 @@ def activation_memory(
         precision: "bfloat16" is autocast: products and activation functions in 2 bytes; norms, residuals and the
             loss in 4.
     Raises:
-        ValueError: another precision, a ResNet stem, axial attention, or attention that the fused kernel does not do
-            (dropout of the attention weights, relative positions): their memory is not modelled.
+        ValueError: another precision, a ResNet stem, or attention that the fused kernel does not do (dropout of the
+            attention weights, relative positions): their memory is not modelled.
     """
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision {precision!r} is neither float32 nor bfloat16")
-    if config.attention == "axial":
-        raise ValueError("the memory of axial attention is not modelled")
     if config.attention_dropout_rate or config.position_embedding == "relative" or config.stem == "resnet":
         raise ValueError(
             "the memory of attention that the fused kernel does not do (attention_dropout_rate, relative positions)"
@@ -58,6 +56,8 @@ def activation_memory(
     small = _FLOAT if precision == "float32" else 2
     rows = batch_size * config.num_tokens
     block_input = rows * config.width * _FLOAT
+    num_blocks = _num_blocks(config)
+    halves = num_blocks // config.depth  # two blocks of axial attention are computed again together
     block = _block(config, rows, small)
     pixels = batch_size * config.in_channels * config.image_size[0] * config.image_size[1]
     images = pixels * _FLOAT + (pixels * small if small != _FLOAT else 0)
@@ -65,10 +65,10 @@ def activation_memory(
     return ActivationMemory(
         images=images,
         stem=_stem(config, batch_size, small),
-        blocks=config.depth * (block_input if checkpointing else block),
+        blocks=config.depth * block_input if checkpointing else num_blocks * block,
         head=_head(config, batch_size, rows, small),
-        cast_weights=outside + (0 if checkpointing else config.depth * of_a_block),
-        recomputed=block - block_input + of_a_block if checkpointing else 0,
+        cast_weights=outside + (0 if checkpointing else num_blocks * of_a_block),
+        recomputed=halves * (block + of_a_block) - block_input if checkpointing else 0,
         gradient_scratch=block_input + rows * _mlp_first(config) * small,
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vitrail.models.config import ViTConfig
-from vitrail.models.costs import _mlp_first, _patch_kernel, _stem_layers, count_parameters
+from vitrail.models.costs import _mlp_first, _num_blocks, _patch_kernel, _stem_layers, count_parameters
 from vitrail.models.memory import ActivationMemory, activation_memory
 from vitrail.training.config import TrainConfig
 
@@ -113,7 +113,7 @@ def _optimizer_numbers(name: str, model: ViTConfig, numbers: int) -> int:
 def _muon_kernels(model: ViTConfig) -> int:
     attention_width = model.num_heads * model.attention_head_dim
     block = 4 * model.width * attention_width + model.width * (_mlp_first(model) + model.mlp_size)
-    total = model.depth * block + _patch_kernel(model) * model.width
+    total = _num_blocks(model) * block + _patch_kernel(model) * model.width
     total += sum(inputs * channels for inputs, channels, _ in _stem_layers(model))
     total += block if model.pooling == "map" else 0
     return total + model.pooled_width * (model.pre_logits_size or 0)
