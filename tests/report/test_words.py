@@ -38,6 +38,13 @@ def test_shares_read_well(share: float, text: str) -> None:
     assert words.in_pictures(share) == text
 
 
+@pytest.mark.parametrize(
+    ("number", "text"), [(1e13, "10¹³"), (8.356e12, "8.36 × 10¹²"), (2e9, "2 × 10⁹"), (9.999e12, "10¹³")]
+)
+def test_large_numbers_are_written_as_in_print(number: float, text: str) -> None:
+    assert words.power_of_ten(number).replace("\u00a0", " ") == text
+
+
 def test_what_is_not_certain_is_never_called_100_percent() -> None:
     assert [words.probability(share) for share in (0.5, 0.994, 0.9951, 0.99999, 1.0)] == [
         "50\u00a0%", "99\u00a0%", ">\u00a099\u00a0%", ">\u00a099\u00a0%", "100\u00a0%",
