@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vitrail.cli.main import main
 from vitrail.data.config import Augmentation, DataConfig, Preprocessing
 from vitrail.data.sources import open_source
 from vitrail.data.split import TEST, TRAIN, VALIDATION
@@ -156,6 +157,16 @@ def test_a_killed_sweep_keeps_its_finished_runs(tmp_path: Path) -> None:
     assert first.read_bytes() == kept
     assert len(json.loads(done.stdout)["sweep"]["rates"]) == 2
     assert "0.003" in (tmp_path / "s" / "report.html").read_text(encoding="utf-8")
+
+
+def test_options_that_contradict_a_sweep_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "digits_vit", "--data", "digits"]
+    assert main([*command, "--rates", "0.1"]) == 2
+    assert "add --sweep" in capsys.readouterr().err
+    assert main([*command, "--sweep", "--rates", "0.1", "--optimizer.learning-rate", "0.2"]) == 2
+    assert "--rates" in capsys.readouterr().err
+    assert main([*command, "--sweep"]) == 2
+    assert "no learning rates to try" in capsys.readouterr().err
 
 
 def test_a_validation_split_of_the_datas_own_chooses_and_is_not_learnt_from(tmp_path: Path) -> None:
