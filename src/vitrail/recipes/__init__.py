@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vitrail.errors import ConfigError, did_you_mean
 from vitrail.recipes.finetune import finetune
 from vitrail.recipes.from_scratch import digits_vit, photos, small_photos, small_pictures
+from vitrail.recipes.paper_axial import axial_resnet50_large_data, axial_vit_large_data
 from vitrail.recipes.paper_finetuning import (
     bit_hyperrule,
     finetune_cifar,
@@ -92,6 +93,8 @@ RECIPES: dict[str, Recipe] = {
     "hybrid_augreg_imagenet21k": hybrid_augreg_imagenet21k,
     "bit_imagenet": bit_imagenet,
     "bit_imagenet21k": bit_imagenet21k,
+    "axial_vit_large_data": axial_vit_large_data,
+    "axial_resnet50_large_data": axial_resnet50_large_data,
     "finetune_imagenet": finetune_imagenet,
     "finetune_imagenet_large": finetune_imagenet_large,
     "finetune_cifar": finetune_cifar,
