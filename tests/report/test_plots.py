@@ -80,6 +80,17 @@ def test_lines_stay_inside_their_frame_their_names_apart_and_equal_ratios_look_e
     assert all(0 <= x <= WIDE and 0 <= y <= TALL for x, y in points)
 
 
+def test_names_of_many_lines_that_end_together_stay_inside_the_frame_and_apart() -> None:
+    lines = {f"model {number}": [(1e9, 0.1), (2e9, 0.1)] for number in range(12)}
+    plot = lines_plot(lines, label="l", x_label="x", x_format=str, y_format=str, floor=(0.9, "floor"))
+    found = [float(e.attrib["y"]) for e in ElementTree.fromstring(plot) if e.attrib.get("class") == "mark-text"]
+    heights = sorted(found)
+    assert len(heights) == 12
+    assert 0 < heights[0]
+    assert heights[-1] <= TALL
+    assert min(b - a for a, b in itertools.pairwise(heights)) >= 12
+
+
 def test_reliability_has_a_bar_for_each_bin_that_is_used() -> None:
     labels = np.array([0, 0, 1])
     bins = reliability_bins(labels, np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]]))

@@ -157,7 +157,7 @@ def lines_plot(
         parts.append(f'<polyline class="curve {kind}" points="{path}"/>')
         parts += [f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots]
         ends[name] = means[-1][1]
-    for name, y in _apart(ends).items():
+    for name, y in _apart(ends, TALL - BOTTOM).items():
         parts.append(_text(WIDE - right + 8, y + 4, name, "start", "mark-text"))
     return _svg(WIDE, TALL, label, parts)
 
@@ -166,11 +166,14 @@ def _mean(dots: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return sum(x for x, _ in dots) / len(dots), sum(y for _, y in dots) / len(dots)
 
 
-def _apart(heights: Mapping[str, float], gap: float = 13.0) -> dict[str, float]:
-    """Heights of labels from the top down, each at least `gap` below the one before."""
+def _apart(heights: Mapping[str, float], lowest: float, gap: float = 13.0) -> dict[str, float]:
+    """Heights of labels, each at least `gap` below the one before, and none below `lowest` while there is room."""
+    names = sorted(heights, key=lambda name: heights[name])
     placed: dict[str, float] = {}
-    for name in sorted(heights, key=lambda name: heights[name]):
+    for name in names:
         placed[name] = max(heights[name], max(placed.values(), default=-math.inf) + gap)
+    for number, name in enumerate(reversed(names)):
+        placed[name] = min(placed[name], lowest - number * gap)
     return placed
 
 
