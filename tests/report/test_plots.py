@@ -86,7 +86,7 @@ def test_names_of_many_lines_that_end_together_stay_inside_the_frame_and_apart()
     found = [float(e.attrib["y"]) for e in ElementTree.fromstring(plot) if e.attrib.get("class") == "mark-text"]
     heights = sorted(found)
     assert len(heights) == 12
-    assert 0 < heights[0]
+    assert heights[0] > 0
     assert heights[-1] <= TALL
     assert min(b - a for a, b in itertools.pairwise(heights)) >= 12
 
