@@ -68,22 +68,26 @@ def test_the_second_call_runs_no_model(prepared: PreparedData, tmp_path: Path) -
 
 
 def test_features_are_what_the_model_says_of_each_picture(prepared: PreparedData, tmp_path: Path) -> None:
-    bundle, rows = _bundle(), np.array([5, 3, 1700])
+    bundle, rows = _bundle(depth=5), np.array([5, 3, 1700])
     transform = EvaluationTransform(bundle.config.preprocessing)
     images = torch.stack(
         [torch.from_numpy(transform(prepared.source.open(int(row)), np.random.default_rng(0))) for row in rows]
     )
     with torch.inference_mode():
-        tokens = bundle.model.forward_features(normalize(images, bundle.config.preprocessing))
+        inputs = normalize(images, bundle.config.preprocessing)
+        tokens, stages = bundle.model.forward_features(inputs), bundle.model.forward_intermediates(inputs)
+        last = [bundle.model.norm(stages[f"blocks.{index}"])[:, 0] for index in (1, 2, 3, 4)]
     expected = {
         "pre_logits": bundle.model.forward_head(tokens, pre_logits=True),
         "class_token": tokens[:, 0],
         "patch_mean": tokens[:, 1:].mean(dim=1),
+        "class_token_and_patch_mean": torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=1),
+        "last_4_class_tokens": torch.cat(last, dim=1),
     }
     for kind, values in expected.items():
         found = extract_features(bundle, prepared, rows, Events(), kind=kind, cache=tmp_path)  # type: ignore[arg-type]
-        np.testing.assert_allclose(found.values, values.numpy(), atol=1e-5)
-    assert len(list(tmp_path.iterdir())) == 3
+        np.testing.assert_allclose(found.values, values.detach().numpy(), atol=1e-5)
+    assert len(list(tmp_path.iterdir())) == len(expected)
 
 
 def test_features_of_a_block_are_its_tokens(prepared: PreparedData, tmp_path: Path) -> None:
@@ -99,6 +103,8 @@ def test_features_of_a_block_are_its_tokens(prepared: PreparedData, tmp_path: Pa
         np.testing.assert_allclose(found.values, tokens[:, 1:].mean(dim=1).numpy(), atol=1e-5)
     with pytest.raises(ConfigError, match="layer 3: the model has 3 blocks, 0 to 2"):
         extract_features(bundle, prepared, rows, Events(), layer=3, cache=tmp_path)
+    with pytest.raises(ConfigError, match="are of four blocks"):
+        extract_features(bundle, prepared, rows, Events(), kind="last_4_class_tokens", layer=1, cache=tmp_path)
 
 
 def test_other_weights_pictures_or_preprocessing_are_other_features(prepared: PreparedData, tmp_path: Path) -> None:

@@ -33,8 +33,10 @@ class Probe:
     """Also train a linear classifier on all training pictures by momentum SGD, with the settings of one of these."""
     choose_penalty: bool = False
     """Choose the few-shot penalty on each few-shot set, in place of the usual 1024."""
-    features: Literal["pre_logits", "class_token", "patch_mean"] = "pre_logits"
-    """What the head sees, the class token, or the mean over the patches."""
+    features: Literal[
+        "pre_logits", "class_token", "patch_mean", "class_token_and_patch_mean", "last_4_class_tokens"
+    ] = "pre_logits"
+    """What the head sees, the class token, the mean over the patches, both, or the last 4 blocks' class tokens."""
     layer: int | None = None
     """Take them from this block of a Vision Transformer, counted from 0, or from -1 backwards: networks that were
     trained without labels often know most in the middle."""

@@ -15,16 +15,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from vitrail.configuration import to_dict
 from vitrail.data.loader import Loader
 from vitrail.data.transforms import EvaluationTransform
 from vitrail.errors import ConfigError, DataError
+from vitrail.layers.pooling import mean_of_patches
 from vitrail.models.build import Model
 from vitrail.models.vit import VisionTransformer
 from vitrail.storage import sha256_of, to_json, write_file
@@ -33,7 +35,7 @@ from vitrail.tasks.prepare import PreparedData
 from vitrail.training.events import Events
 from vitrail.weights.bundle import Bundle
 
-FeatureKind = Literal["pre_logits", "class_token", "patch_mean"]
+FeatureKind = Literal["pre_logits", "class_token", "patch_mean", "class_token_and_patch_mean", "last_4_class_tokens"]
 FORMAT = "vitrail-features-1"
 ARRAY, RECORD = "features.npy", "record.json"
 ABANDONED_SECONDS = 24 * 3600  # after which a partial folder belongs to nobody
@@ -68,8 +70,10 @@ def extract_features(
     """The features of the pictures `indices` (N,), from the cache where they are there already.
 
     Args:
-        kind: "pre_logits": what the model's head sees; "class_token"; "patch_mean": the mean over the patches; the last
-            two of the tokens after the encoder.
+        kind: "pre_logits": what the model's head sees; of the tokens after the encoder "class_token", "patch_mean", the
+            mean over the patches, or both side by side, "class_token_and_patch_mean"; "last_4_class_tokens": those of
+            the last four blocks, each after the final norm. The last two are DINO's linear probe (Caron et al. 2021)
+            for its larger and its smaller models.
         layer: a block of a Vision Transformer, from 0, or from -1 backwards: the same of the tokens that it gives.
             None: of those after the final norm.
         cache: its folder; None: `cache_folder()`. Where it cannot be written, the features stay in memory, and it is
@@ -117,16 +121,37 @@ def _forward(model: Model, kind: FeatureKind, layer: int | None) -> Callable[[Te
     tokens_of = model.forward_features if layer is None else _tokens_after(model, layer)
     if kind == "pre_logits":
         return lambda images: model.forward_head(tokens_of(images), pre_logits=True)
-    if kind == "class_token":
-        if not getattr(model.config, "class_token", False):
-            raise ConfigError("features 'class_token': this model has none; 'pre_logits' is what its head sees")
-        return lambda images: tokens_of(images)[:, 0]
-    if kind != "patch_mean":
-        raise ConfigError(f"features '{kind}': there are pre_logits, class_token and patch_mean")
+    if kind not in get_args(FeatureKind):
+        raise ConfigError(f"features '{kind}': there are {', '.join(get_args(FeatureKind))}")
+    if kind != "patch_mean" and not getattr(model.config, "class_token", False):
+        raise ConfigError(f"features '{kind}': this model has no class token; 'pre_logits' is what its head sees")
     if not isinstance(model, VisionTransformer):
-        raise ConfigError(f"features 'patch_mean': a {model.config.family} has no patches; 'pre_logits' it has")
+        raise ConfigError(f"features '{kind}': a {model.config.family} has no tokens; 'pre_logits' it has")
+    if kind == "last_4_class_tokens":
+        return _last_class_tokens(model, layer)
+    if kind == "class_token":
+        return lambda images: tokens_of(images)[:, 0]
     num_prefix = model.config.num_prefix_tokens
-    return lambda images: tokens_of(images)[:, num_prefix:].mean(dim=1)
+    if kind == "patch_mean":
+        return lambda images: mean_of_patches(tokens_of(images), num_prefix)
+
+    def both(images: Tensor) -> Tensor:
+        tokens = tokens_of(images)
+        return torch.cat([tokens[:, 0], mean_of_patches(tokens, num_prefix)], dim=1)
+
+    return both
+
+
+def _last_class_tokens(model: VisionTransformer, layer: int | None) -> Callable[[Tensor], Tensor]:
+    last = range(max(0, model.config.depth - 4), model.config.depth)
+    if layer is not None:
+        raise ConfigError(f"layer {layer}: features 'last_4_class_tokens' are of four blocks; leave it out")
+
+    def tokens(images: Tensor) -> Tensor:
+        stages = model.forward_intermediates(images, last)
+        return torch.cat([model.norm(stages[f"blocks.{index}"])[:, 0] for index in last], dim=1)
+
+    return tokens
 
 
 def _tokens_after(model: Model, layer: int) -> Callable[[Tensor], Tensor]:
