@@ -35,6 +35,7 @@ from vitrail.training.run_folder import LOG_FILE, lock_run
 from vitrail.training.run_state import load_latest_checkpoint
 from vitrail.weights.bundle import Bundle, BundleConfig, Sample, save_bundle
 
+NUM_JUDGED = 2_000  # validation pictures, at most, for the objective's own loss
 NUM_EXAMINED = 1_000  # pictures, at most, for the loss of guessing and for the features
 NUM_NEIGHBOURS = 20
 NUM_SAMPLES = 4  # pictures in the bundle
@@ -69,6 +70,7 @@ class PretrainingRun(Run):
         super().__init__(config, prepared, events, start)
         assert isinstance(self.state.objective, PatchPrediction)
         self.objective: PatchPrediction = self.state.objective
+        self.judged = _evenly(self.validation.indices, NUM_JUDGED)
         few = self._loader(_evenly(prepared.indices(TRAIN), NUM_EXAMINED))
         pictures = (batch.images.to(self.device) for batch in few.once() if len(batch.indices))
         self.guessing_loss = self.objective.guessing_loss(pictures)
@@ -90,7 +92,7 @@ class PretrainingRun(Run):
         Raises:
             RunError: the run learns nothing.
         """
-        metrics = self._own_loss(self.validation)
+        metrics = self._own_loss(self._loader(self.judged))
         metrics["guessing_loss"] = self.guessing_loss
         metrics |= self._examine_features(model)
         if self.untrained_accuracy is not None:
@@ -156,12 +158,12 @@ class PretrainingRun(Run):
             )
 
     def time_evaluation(self) -> float:
-        rows = self.validation.indices[: 4 * EVALUATION_BATCH]
+        rows = self.judged[: 4 * EVALUATION_BATCH]
         start = time.monotonic()
         self._own_loss(self._loader(rows))
         ask(self.objective.model, self._loader(rows), self.config.preprocessing)
         self.objective.train()
-        return (time.monotonic() - start) * len(self.validation.indices) / len(rows)
+        return (time.monotonic() - start) * len(self.judged) / len(rows)
 
 
 def describe_health(metrics: Mapping[str, float], width: int) -> str:
