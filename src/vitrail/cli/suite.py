@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from vitrail.cli.output import percent, write_columns, write_json, write_line
+from vitrail.cli.output import write_columns, write_json, write_line
 from vitrail.cli.parsing import UsageError, parse, typed
 from vitrail.cli.terminal import Terminal
 
@@ -92,20 +92,20 @@ def _tell(result: SuiteResult) -> None:
         for name, task in result.suite.tasks.items():
             if task.group != group:
                 continue
-            expected = [percent(task.expected[column] / 100) for column in result.columns]
+            expected = [_share(result, result.expected(name, column)) for column in result.columns]
             score = scores.get(name)
             if score is None:
                 rows.append([task.title, "missing", *expected, "", "", ""])
             else:
                 sizes = (f"{score.num_train:,}", f"{score.num_test:,}")
-                rows.append([task.title, percent(score.accuracy), *expected, *sizes, ""])
+                rows.append([task.title, _share(result, score.accuracy), *expected, *sizes, ""])
         if several:
             rows += [_mean(result, f"{group.capitalize()}, mean", group), [""] * len(rows[0])]
     rows.append(_mean(result, "All tasks, mean", None))
     write_columns(rows, right=range(1, len(result.columns) + 4))
     write_line()
     for sentence in sentences_of(result):
-        write_line(sentence)
+        write_line(sentence.replace("\u00a0", " "))
     for missing in result.missing:
         if missing.why != NOT_ASKED:
             write_line(f"Missing: {result.suite.tasks[missing.task].title}. {missing.describe()}")
@@ -114,12 +114,10 @@ def _tell(result: SuiteResult) -> None:
 
 def _mean(result: SuiteResult, title: str, group: str | None) -> list[str]:
     done, of = result.count(group)
-    expected = [percent(result.expected_mean(column, group)) for column in result.columns]
-    return [
-        title,
-        percent(result.mean(group)),
-        *expected,
-        "",
-        "",
-        "" if done == of else f"PARTIAL: {done} of {of} tasks",
-    ]
+    expected = [_share(result, result.expected_mean(column, group)) for column in result.columns]
+    partial = "" if done == of else f"PARTIAL: {done} of {of} tasks"
+    return [title, _share(result, result.mean(group)), *expected, "", "", partial]
+
+
+def _share(result: SuiteResult, share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.{result.suite.digits}f} %"

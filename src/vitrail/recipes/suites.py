@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from vitrail.data.vtab import EXPECTED_MODELS, VTAB
 from vitrail.errors import ConfigError, did_you_mean
+from vitrail.models.config import ViTConfig
 from vitrail.models.kinds import ModelConfig, get_model_config
 from vitrail.models.resnet_config import ResNetConfig
-from vitrail.models.timm_config import TimmConfig
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class SuiteTask:
 class Suite:
     title: str
     source: str  # of the expected figures
+    digits: int  # with which they are printed
     reference: str  # the column that is shown beside a model that no column is of
     tasks: Mapping[str, SuiteTask]
 
@@ -54,20 +55,13 @@ class Suite:
 
 
 def _shape(config: ModelConfig) -> tuple[object, ...]:
-    """What makes the size of a model, whatever the size of its pictures and its head."""
+    """What makes the size of a model, whatever the size of its pictures and its head; nothing of other kinds."""
     if isinstance(config, ResNetConfig):
         return config.depths, config.width_factor
-    if isinstance(config, TimmConfig):
-        return (config.name,)
-    return (
-        config.width,
-        config.depth,
-        config.num_heads,
-        config.mlp_size,
-        config.patch_size,
-        config.stem,
-        config.attention,
-    )
+    if isinstance(config, ViTConfig):
+        sizes = (config.width, config.depth, config.num_heads, config.mlp_size, config.patch_size)
+        return *sizes, config.stem, config.attention
+    return ()
 
 
 _TABLE_5 = tuple(
@@ -99,6 +93,7 @@ SUITES: dict[str, Suite] = {
     "vtab1k": Suite(
         "VTAB-1k",
         "Dosovitskiy et al. 2021, table 9",
+        1,
         "ViT-L/16, ImageNet-21k",
         {
             name: SuiteTask(
@@ -115,6 +110,7 @@ SUITES: dict[str, Suite] = {
     "transfer": Suite(
         "Transfer",
         "Dosovitskiy et al. 2021, tables 5 and 2",
+        2,
         "ViT-L/16, ImageNet-21k",
         {
             "imagenet": _transfer(

@@ -11,7 +11,8 @@ from vitrail.report.page import POLICY
 from vitrail.report.plots import Scale
 from vitrail.tasks.suite import NOT_ASKED, SuiteResult, TaskScore
 
-WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = 720, 26, 170, 20, 10, 40
+WIDTH, ROW, LEFT, RIGHT, TOP, LEGEND = 720, 26, 170, 20, 10, 20
+MARKS = ("curve loss", "curve rate", "diagonal", "floor")  # the style's lines, one a column
 HOW = {
     "finetune": "fine-tuned whole, by the paper's recipes",
     "sweep": "fine-tuned whole, by the paper's recipes and its choice of learning rates",
@@ -70,6 +71,10 @@ def sentences_of(result: SuiteResult) -> tuple[str, ...]:
         sentences.append(
             f"Partial: {done} of {of} tasks have a score. A mean over fewer tasks is not the suite's mean."
         )
+    if result.scores:
+        means = [(column, result.expected_mean(column)) for column in result.columns]
+        told = ", ".join(f"{_percent(result, mean)} of {column}" for column, mean in means if mean is not None)
+        sentences.append(f"Expected of the same {'task' if done == 1 else 'tasks'}: {told}.")
     if result.not_whole:
         tasks = [(result.suite.tasks[score.task], score.num_test) for score in result.not_whole]
         counts = ", ".join(f"{task.title} {count:,} of {task.num_test:,}" for task, count in tasks)
@@ -91,12 +96,7 @@ def _headline(result: SuiteResult) -> str:
     if mean is None:
         return "No score yet"
     over = f"partial: {done} of {of} tasks" if result.is_partial else f"{of} tasks"
-    expected = [
-        f"{words.percent(value)} {escape(column)}"
-        for column in result.columns
-        if (value := result.expected_mean(column)) is not None
-    ]
-    return f"{words.percent(mean)} on average ({over}); expected of the same: {', '.join(expected)}"
+    return f"{_percent(result, mean)} on average ({over})"
 
 
 def _plot(result: SuiteResult) -> str:
@@ -108,25 +108,36 @@ def _plot(result: SuiteResult) -> str:
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
         parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{tick}%</text>')
     for row, score in enumerate(result.scores):
-        task, y = result.suite.tasks[score.task], TOP + ROW * (row + 0.5)
-        parts.append(f'<text x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(task.title)}</text>')
+        title, y = result.suite.tasks[score.task].title, TOP + ROW * (row + 0.5)
+        parts.append(f'<text x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(title)}</text>')
         parts.append(
             f'<rect class="bar" x="{LEFT}" width="{scale(score.accuracy) - LEFT:.1f}" y="{y - 6:.1f}" height="12">'
-            f"<title>{escape(task.title)}: {words.percent(score.accuracy)}</title></rect>"
+            f"<title>{escape(title)}: {_percent(result, score.accuracy)}</title></rect>"
         )
-        for column in result.columns:
-            x = scale(task.expected[column] / 100)
-            parts.append(
-                f'<line class="curve loss" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 9:.1f}" y2="{y + 9:.1f}">'
-                f"<title>{escape(column)}: {task.expected[column]} %</title></line>"
-            )
-    legend = f"bar: obtained; line: expected of {' and '.join(result.columns)}"
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(
-        f'<text class="axis-text" x="{middle:.1f}" y="{bottom + 34}" text-anchor="middle">{escape(legend)}</text>'
+        parts += [
+            _mark(scale(result.expected(score.task, column)), y, number, column)
+            for number, column in enumerate(result.columns)
+        ]
+    for number, column in enumerate(result.columns):
+        y = bottom + LEGEND * (number + 2)
+        parts.append(_mark(LEFT + 4, y - 4, number, column))
+        parts.append(f'<text class="axis-text" x="{LEFT + 14}" y="{y}">expected of {escape(column)}</text>')
+    label = f"Accuracy on {len(result.scores)} tasks, as bars, and what is expected, as lines"
+    height = bottom + LEGEND * (len(result.columns) + 2)
+    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _mark(x: float, y: float, number: int, column: str) -> str:
+    """The upright line of a column."""
+    css_class = MARKS[number % len(MARKS)]
+    return (
+        f'<line class="{css_class}" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 9:.1f}" y2="{y + 9:.1f}">'
+        f"<title>{escape(column)}</title></line>"
     )
-    label = f"Accuracy on {len(result.scores)} tasks, obtained and expected"
-    return f'<svg viewBox="0 0 {WIDTH} {bottom + BOTTOM}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _percent(result: SuiteResult, share: float) -> str:
+    return words.percent(share, result.suite.digits)
 
 
 def _table(result: SuiteResult) -> str:
@@ -144,26 +155,26 @@ def _table(result: SuiteResult) -> str:
     return f'<table class="plain">{"".join(rows)}</tbody></table>'
 
 
-def _row(result: SuiteResult, name: str, score: TaskScore | None) -> str:
-    task = result.suite.tasks[name]
+def _row(result: SuiteResult, task_name: str, score: TaskScore | None) -> str:
+    task = result.suite.tasks[task_name]
     if score is None:
         obtained, sizes = '<td class="none">missing</td>', "<td></td><td></td>"
     else:
-        obtained = f'<td title="{escape(score.note)}">{words.percent(score.accuracy)}</td>'
+        obtained = f'<td title="{escape(score.note)}">{_percent(result, score.accuracy)}</td>'
         sizes = f"<td>{score.num_test:,}</td><td>{score.num_train:,}</td>"
-    expected = "".join(f"<td>{words.percent(task.expected[column] / 100)}</td>" for column in result.columns)
+    expected = "".join(f"<td>{_percent(result, result.expected(task_name, column))}</td>" for column in result.columns)
     return f"<tr><td>{escape(task.title)}</td>{obtained}{expected}{sizes}</tr>"
 
 
 def _mean_row(result: SuiteResult, title: str, group: str | None) -> str:
     (done, of), mean = result.count(group), result.mean(group)
     over = f"{of} tasks" if done == of else f"partial: {done} of {of} tasks"
-    expected = "".join(_share(result.expected_mean(column, group)) for column in result.columns)
-    return f"<tr><th>{escape(title)}, mean</th>{_share(mean)}{expected}<td colspan='2'>{over}</td></tr>"
+    expected = "".join(_share(result, result.expected_mean(column, group)) for column in result.columns)
+    return f"<tr><th>{escape(title)}, mean</th>{_share(result, mean)}{expected}<td colspan='2'>{over}</td></tr>"
 
 
-def _share(value: float | None) -> str:
-    return '<td class="none">-</td>' if value is None else f"<td><b>{words.percent(value)}</b></td>"
+def _share(result: SuiteResult, value: float | None) -> str:
+    return '<td class="none">-</td>' if value is None else f"<td><b>{_percent(result, value)}</b></td>"
 
 
 def _missing(result: SuiteResult) -> str:

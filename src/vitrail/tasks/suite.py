@@ -106,6 +106,10 @@ class SuiteResult:
     scores: tuple[TaskScore, ...]
     missing: tuple[MissingTask, ...]
 
+    def expected(self, task: str, column: str) -> float:
+        """A published share of right answers."""
+        return round(self.suite.tasks[task].expected[column] / 100, 6)
+
     @property
     def is_partial(self) -> bool:
         return bool(self.missing)
@@ -117,8 +121,8 @@ class SuiteResult:
 
     def expected_mean(self, column: str, group: str | None = None) -> float | None:
         """Over the same tasks, so that the two can be compared."""
-        tasks = [self.suite.tasks[score.task] for score in self.scores if self._is_in(score.task, group)]
-        return statistics.fmean(task.expected[column] for task in tasks) / 100 if tasks else None
+        values = [self.expected(score.task, column) for score in self.scores if self._is_in(score.task, group)]
+        return statistics.fmean(values) if values else None
 
     def count(self, group: str | None = None) -> tuple[int, int]:
         """Tasks with a score, and all."""
@@ -160,9 +164,7 @@ class SuiteResult:
                     **asdict(score),
                     "group": self.suite.tasks[score.task].group,
                     "whole_test_split": score not in self.not_whole,
-                    "expected": {
-                        column: self.suite.tasks[score.task].expected[column] / 100 for column in self.columns
-                    },
+                    "expected": {column: self.expected(score.task, column) for column in self.columns},
                 }
                 for score in self.scores
             ],
@@ -323,7 +325,7 @@ def rows_of(result: SuiteResult) -> Sequence[Sequence[Any]]:
     missing = {task.task: task for task in result.missing}
     rows = []
     for name, task in result.suite.tasks.items():
-        expected = [round(task.expected[column] / 100, 6) for column in result.columns]
+        expected = [result.expected(name, column) for column in result.columns]
         if name in scores:
             score = scores[name]
             rows.append((name, task.group, score.accuracy, *expected, score.num_test, score.num_train, score.note))
