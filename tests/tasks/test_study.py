@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from vitrail.report.study_page import render_study
 from vitrail.tasks.prepare import prepare_data, restrict_training
 from vitrail.tasks.study import StudyConfig, run_study
 from vitrail.training.events import Events
+from vitrail.training.run_folder import read_config
 from vitrail.training.schedule import make_plan
 
 VITRAIL = str(Path(sys.executable).parent / "vitrail")
@@ -172,6 +174,19 @@ def test_a_study_that_goes_on_keeps_what_is_finished_and_refuses_other_settings(
         assert "<script" not in page
         with pytest.raises(RunError, match="other settings"):
             run_study(StudyConfig("pooling", "digits", seeds=2, steps=4, out=str(study)), events)
+
+
+def test_runs_that_are_added_compute_as_those_that_are_there(study: Path) -> None:
+    places = sorted(path.parent for path in study.glob("*/config.json"))
+    assert len({read_config(place).precision for place in places}) == 1
+    other = "float32" if read_config(places[0]).precision == "bfloat16" else "bfloat16"
+    for place in places:
+        config = json.loads((place / "config.json").read_text())
+        (place / "config.json").write_text(json.dumps(config | {"precision": other}))
+    shutil.rmtree(places[-1])
+    with Events() as events:
+        run_study(StudyConfig("pooling", "digits", seeds=2, steps=3, out=str(study)), events)
+    assert read_config(places[-1]).precision == other  # whatever a trial of its own would have said
 
 
 def test_a_killed_study_keeps_its_finished_runs(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ def families(base: TrainConfig) -> dict[str, TrainConfig]:
     All with AdamW, which section 4.1 has for ResNets too (table 7). The hybrid has a root of 32 channels and one stage
     of two units before the same encoder, which sees as many tokens as the ViT does. The ResNet is BiT's with 26 layers
     and half the width; the stride of its root makes too little of small pictures, so it sees them enlarged to twice
-    their size, as BiT enlarged CIFAR's (Kolesnikov et al. 2020, section 3.3: from 32 to 128 pixels).
+    their size. BiT itself enlarges those of less than 96 x 96 pixels to 160 and cuts 128 (Kolesnikov et al. 2020,
+    section 3.3), where a forward pass would cost four times as much.
     """
     vit = require_vit(base.model, "the study of compute")
     stages = 1 if vit.patch_size < 8 else 2  # a token of the hybrid has the ViT's stride

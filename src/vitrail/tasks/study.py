@@ -29,7 +29,7 @@ from vitrail.tasks.several import make_folder, plain, require_same, settle, trai
 from vitrail.tasks.situation import situation
 from vitrail.training.config import TrainConfig
 from vitrail.training.events import Events
-from vitrail.training.run_folder import lock_run
+from vitrail.training.run_folder import CONFIG_FILE, lock_run, read_config
 from vitrail.weights.bundle import read_bundle_config
 
 STUDY_FILE, TABLE_FILE = "study.json", "study.csv"
@@ -133,7 +133,7 @@ def run_study(config: StudyConfig, events: Events, command: str = "") -> StudyRe
         prepared = prepare_data(source, data, events)
         events.note(f"data: {describe_splits(prepared)}")
         floor = measure_floor(prepared, None, 0)
-        base, _ = settle(resolved(base, prepared), prepared, events)
+        base = _settled(folder, resolved(base, prepared), prepared, events)
         cells = study.cells(base) | at_budgets(base, baselines(base, config.baselines))
         names = [(cell, seed) for seed in range(config.seeds) for cell in cells]
         for number, (cell, seed) in enumerate(names):
@@ -146,6 +146,14 @@ def run_study(config: StudyConfig, events: Events, command: str = "") -> StudyRe
         result = StudyResult(config.name, study, source.name, folder, config.steps, runs, best.name, best.test_accuracy)
         _write_table(result)
     return result
+
+
+def _settled(folder: Path, base: TrainConfig, prepared: PreparedData, events: Events) -> TrainConfig:
+    """Precision and threads of the runs that are there already; of a new study by one trial for all."""
+    for path in sorted(folder.glob(f"*/{CONFIG_FILE}")):
+        before = read_config(path.parent)
+        return replace(base, precision=before.precision, num_threads=before.num_threads)
+    return settle(base, prepared, events)[0]
 
 
 def _check_baselines(study: Study, config: StudyConfig) -> None:
