@@ -8,7 +8,7 @@ from vitrail.data.config import Augmentation, Preprocessing
 from vitrail.models.config import ViTConfig
 from vitrail.models.kinds import require_vit
 from vitrail.models.variants import get_config
-from vitrail.objectives.config import MaskedPatchesConfig, NextPatchConfig, ObjectiveConfig
+from vitrail.objectives.config import MaskedPatchesConfig, NextPatchConfig, ObjectiveConfig, PatchTarget
 from vitrail.recipes.situation import Situation
 from vitrail.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
 
@@ -75,9 +75,9 @@ def masked_patches(situation: Situation) -> TrainConfig:
     8 +2.1; 4 x 4 colours of patches of 8 +1.4 after 235 updates of 64, where these took 450 and 710 of 32. Hence the
     patches of 8 pixels and the target here. A run of this recipe is four to five times as long.
     """
-    config = _recipe(situation, "masked_patches", MaskedPatchesConfig(target="downsampled"))
     # Patches of 14 pixels do not shrink to 4 x 4.
-    return config if config.model.patch_size % 4 == 0 else replace(config, objective=MaskedPatchesConfig())
+    target: PatchTarget = "downsampled" if _small_vit(situation)[0].patch_size % 4 == 0 else "mean_color"
+    return _recipe(situation, "masked_patches", MaskedPatchesConfig(target=target))
 
 
 def masked_patches_b16(situation: Situation) -> TrainConfig:
