@@ -220,7 +220,7 @@ def pretrain(config: TrainConfig, out: str | None, events: Events, command: str 
     Args as `train.train`; raises what it raises.
     """
     watch = Stopwatch()
-    source = open_pictures(config.data.source)
+    source = open_pictures(config.data.source, progress=events.download)
     with new_run(out, source.name, events) as folder:
         with watch.phase("check"):
             prepared = prepare_data(source, config.data, events, labelled=False)

@@ -224,7 +224,7 @@ def probe(config: ProbeConfig, events: Events) -> ProbeResult:
     Raises:
         WeightsError: the backbone cannot be read. DataError: the pictures cannot be used, or have one class.
     """
-    source = open_source(config.data)
+    source = open_source(config.data, progress=events.download)
     bundle = load(config.model, progress=events.download)
     prepared = prepare_data(source, DataConfig(source=config.data, strict=config.strict), events)
     events.note(f"data: {describe_splits(prepared)}")
