@@ -65,7 +65,8 @@ def settle(
 ) -> tuple[TrainConfig, Trial]:
     """Precision and threads by one trial for all: runs that differ in them would differ in two things."""
     run = Run(base, prepared, events, None if start is None else start.bundle)
-    trial = run_trial(run.state.objective, run.loader, base, 3.0)
+    is_open = base.precision == "auto" or base.num_threads is None  # else only how long an update takes
+    trial = run_trial(run.state.objective, run.loader, base, 3.0 if is_open else 0.5)
     return replace(base, precision=trial.precision, num_threads=trial.num_threads), trial
 
 
