@@ -122,3 +122,13 @@ def test_recipes_that_need_weights_say_so_and_choose_never_takes_one_without() -
             with pytest.raises(ConfigError, match="--weights"):
                 recipe(bare)
     assert "finetune" not in choose(bare).recipe
+
+
+def test_few_photographs_get_convolutions_first_and_the_reason_says_so() -> None:
+    few = Situation(DataConfig("PHOTOS"), DataFacts(num_classes=10, num_train=1_284, picture_size=(533, 400)), None)
+    choice = choose(few)
+    model = RECIPES[choice.recipe](few).model
+    assert isinstance(model, ViTConfig)
+    assert model.stem != "patch"
+    assert "1,284 photographs" in choice.reason
+    assert "convolutions" in choice.reason

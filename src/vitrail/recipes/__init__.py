@@ -134,5 +134,6 @@ def choose(situation: Situation) -> Choice:
         return Choice("small_pictures", size)
     count = situation.facts.num_train
     if count < 20_000:
-        return Choice("small_photos", f"there are {count:,} photographs to learn from and no starting weights")
+        few = f"there are {count:,} photographs to learn from and no starting weights"
+        return Choice("small_photos", f"{few}: too few for a plain Vision Transformer, so convolutions come before it")
     return Choice("photos", f"there are {count:,} photographs to learn from")
