@@ -287,6 +287,11 @@ def test_what_a_suite_cannot_do_is_refused(change: dict[str, object], why: str, 
         run_suite(SuiteConfig(**values), events)  # type: ignore[arg-type]
 
 
+def test_a_folder_that_is_not_there_is_not_nineteen_missing_tasks(backbone: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"), Events() as events:
+        run_suite(SuiteConfig("vtab1k", backbone, str(tmp_path / "nowhere")), events)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:

@@ -176,11 +176,13 @@ def run_suite(config: SuiteConfig, events: Events, command: str = "") -> SuiteRe
     """Score what has no score yet, and write the table. A task whose data is missing is left out, and said.
 
     Raises:
-        ConfigError: no such suite or task. WeightsError: the backbone cannot be read. RunError, Interrupted: each says
-            what to do next; finished tasks are kept.
+        ConfigError: no such suite or task. DataError: no such folder of data sets. WeightsError: the backbone cannot be
+            read. RunError, Interrupted: each says what to do next; finished tasks are kept.
     """
     suite = get_suite(config.name)
     names = get_tasks(suite, config.tasks)
+    if config.data is not None and not Path(config.data).expanduser().is_dir():
+        raise DataError(f"{config.data}: there is no such folder; name one with a folder for each data set")
     start = load_start(config.backbone, events)
     folder = make_folder(_folder(config, start))
     with lock_run(folder):
