@@ -224,7 +224,7 @@ PUBLISHED: dict[str, PublishedData] = {
     "dmlab": PublishedData(
         title="DMLab",
         address="https://github.com/google-research/task_adaptation",
-        licence="Apache-2.0",
+        licence="none stated for the pictures; its repository is under Apache-2.0",
         layout="dmlab-{train,validation,test}.tfrecord (or -00000-of-... of each), of https://storage.googleapis.com/dmlab-vtab/dmlab.tar.gz",
         needs=("dmlab-train.tfrecord*", "dmlab-validation.tfrecord*", "dmlab-test.tfrecord*"),
         tops=("dmlab",),
