@@ -137,7 +137,8 @@ def test_a_sweep_that_goes_on_keeps_what_is_finished_and_refuses_other_settings(
 
 def test_a_killed_sweep_keeps_its_finished_runs(tmp_path: Path) -> None:
     arguments = [VITRAIL, "train", "digits_vit", "--data", "digits", "--sweep", "--rates", "1e-3", "3e-3"]
-    fields = ["--schedule.steps", "10", "--precision", "float32", "--num-threads", "1", "--out", "s"]
+    fields = ["--schedule.steps", "4", "--model.depth", "1", "--batch-size", "16"]
+    fields += ["--precision", "float32", "--num-threads", "1", "--out", "s"]
     process = subprocess.Popen(
         [*arguments, *fields], cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
