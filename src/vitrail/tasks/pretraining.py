@@ -167,10 +167,10 @@ class PretrainingRun(Run):
 
 
 def describe_health(metrics: Mapping[str, float], width: int) -> str:
-    """One line: "loss 4.03, guessing 5.21; 14.1 % of the patches right; feature rank 23.4 of 192; ..."."""
+    """One line: "loss 4.03, guessing 5.21; 14.1 % of the colours right; feature rank 23.4 of 192; ..."."""
     parts = [f"loss {metrics['loss']:.4g}, guessing {metrics['guessing_loss']:.4g}"]
     if "accuracy" in metrics:
-        parts.append(f"{100 * metrics['accuracy']:.1f} % of the patches right")
+        parts.append(f"{100 * metrics['accuracy']:.1f} % of the colours right")
     parts.append(f"feature rank {metrics['feature_rank']:.3g} of {width}")
     if "untrained_neighbour_accuracy" in metrics:
         parts.append(
