@@ -33,6 +33,7 @@ from vitrail.training.run_folder import COMMAND_FILE, CONFIG_FILE, LOG_FILE, loc
 from vitrail.training.run_state import CHECKPOINTS
 from vitrail.training.schedule import make_plan
 
+FEW_HELD_OUT = 100  # below this, chance alone orders rates that are about as good
 FOLDER, SETTINGS_FILE, RESULT_FILE = "sweep", "settings.json", "held_out.json"
 
 
@@ -102,6 +103,12 @@ def _sweep(
 ) -> RunResult:
     has_own = bool(len(whole.indices(VALIDATION)))
     part = whole if has_own else hold_out(whole, rates.held_out_share, config.data.seed)
+    num_held_out = len(part.indices(VALIDATION))
+    if not has_own and num_held_out < FEW_HELD_OUT:
+        events.warning(
+            f"{num_held_out} held-out pictures are few to choose by, one is {100 / num_held_out:.1f} points;"
+            " --held-out takes a larger share"
+        )
     start = None if config.weights is None else load_start(config.weights, events)
     with watch.phase("floor"):
         floor = measure_floor(part, None if start is None else start.bundle, config.seed, events)
@@ -117,7 +124,7 @@ def _sweep(
         events.note(f"learning rate {rate:g}: {scored}")
     if all(rate.accuracy is None for rate in tried):
         raise RunError(f"{folder}: every learning rate diverged; try smaller ones with --rates and another --out")
-    found = Sweep(tuple(tried), len(part.indices(TRAIN)), len(part.indices(VALIDATION)), has_own)
+    found = Sweep(tuple(tried), len(part.indices(TRAIN)), num_held_out, has_own)
     write_sweep(folder, found)
     events.note(f"run {len(places) + 1} of {len(places) + 1}, on all training pictures. {found.describe()}")
     before = {**watch.phases, "sweep": sum(rate.seconds for rate in tried)}
