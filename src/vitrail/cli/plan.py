@@ -11,8 +11,12 @@ from vitrail.cli.output import write_columns, write_json, write_line
 from vitrail.cli.parsing import UsageError, parse
 
 if TYPE_CHECKING:
+    from vitrail.data.facts import DataFacts
+    from vitrail.data.sources.base import Source
     from vitrail.tasks.plan import PlanResult
     from vitrail.training.config import TrainConfig
+
+_IMAGENET = 1_281_167  # training pictures of ImageNet-1k
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,11 @@ class Plan:
     devices: int = 1
     """That share each batch."""
     data: str | None = None
-    """The pictures, as for `vitrail fit`; their number and sizes decide."""
+    """The pictures, as for `vitrail fit`; their number decides, and here reading them is timed as well."""
     pictures: int | None = None
-    """In place of --data: the number of training pictures."""
-    classes: int = 1000
-    """With --pictures."""
+    """In place of --data: the number of training pictures; that of ImageNet-1k by default."""
+    classes: int | None = None
+    """In place of --data: 1000 by default."""
     epochs: float | None = None
     """In place of the recipe's; a model alone has 100."""
     steps: int | None = None
@@ -53,42 +57,60 @@ class Plan:
 
 def run(arguments: list[str]) -> int:
     command = parse(Plan, arguments, prog="vitrail plan")
-    if (command.data is None) == (command.pictures is None):
-        raise UsageError("give either --data PHOTOS or --pictures N, the number of training pictures.")
+    if command.data is not None and (command.pictures is not None or command.classes is not None):
+        raise UsageError("give either --data PHOTOS or --pictures N [--classes K], not both.")
     from vitrail.tasks.plan import HERE, get_device, plan
 
     if command.on != HERE:
         get_device(command.on)
-    config, num_train, num_validation = _config(command)
+    pictures = _pictures(command)
+    config = _config(command, pictures.facts)
     result = plan(
         config,
-        num_train,
+        pictures.facts.num_train,
         command.on,
         num_devices=command.devices,
-        num_validation=num_validation,
+        num_validation=pictures.num_validation,
+        num_test=pictures.num_test,
+        source=pictures.source,
         utilization=command.utilization,
         price=command.price,
     )
     if command.json:
         write_json({**asdict(result), "fits": result.fits})
     else:
-        _tell(result)
+        _tell(result, pictures)
     return 0
 
 
-def _config(command: Plan) -> tuple[TrainConfig, int, int]:
-    """The run's config, its training pictures and those of each evaluation."""
-    from vitrail.data.config import DataConfig, Preprocessing
+@dataclass(frozen=True)
+class _Pictures:
+    """What the run is planned on."""
+
+    facts: DataFacts
+    num_validation: int = 0
+    num_test: int = 0
+    source: Source | None = None
+
+
+def _pictures(command: Plan) -> _Pictures:
     from vitrail.data.facts import DataFacts
+
+    if command.data is not None:
+        return _pictures_of(command.data)
+    num_train = _IMAGENET if command.pictures is None else command.pictures
+    return _Pictures(DataFacts(num_classes=command.classes or 1000, num_train=num_train))
+
+
+def _config(command: Plan, facts: DataFacts) -> TrainConfig:
+    from vitrail.data.config import DataConfig, Preprocessing
     from vitrail.models.kinds import get_model_config
     from vitrail.models.variants import get_config
+    from vitrail.objectives.config import SupervisedConfig
     from vitrail.recipes import RECIPES, Situation, StartingWeights
     from vitrail.training.config import TrainConfig
 
-    data, num_validation = DataConfig(command.data or "PHOTOS"), 0
-    facts = DataFacts(num_classes=command.classes, num_train=command.pictures or 1)
-    if command.data is not None:
-        facts, num_validation = _facts(data)
+    data = DataConfig(command.data or "PHOTOS")
     if command.what in RECIPES:
         # A fine-tuning recipe takes its architecture from the weights; without any, the base model stands for them.
         start = StartingWeights("BUNDLE", get_config("ViT-B/16"), Preprocessing())
@@ -96,7 +118,8 @@ def _config(command: Plan) -> tuple[TrainConfig, int, int]:
     else:
         model = get_model_config(command.what)
         config = TrainConfig(command.what, data, model, Preprocessing(image_size=model.image_size))
-    config = replace(config, model=replace(config.model, num_classes=facts.num_classes))
+    if isinstance(config.objective, SupervisedConfig):
+        config = replace(config, model=replace(config.model, num_classes=facts.num_classes))
     schedule = config.schedule
     if command.epochs is not None:
         schedule = replace(schedule, epochs=command.epochs, steps=None)
@@ -113,61 +136,75 @@ def _config(command: Plan) -> tuple[TrainConfig, int, int]:
         changes["accumulation_steps"] = command.accumulation_steps
     if command.precision is not None:
         changes["precision"] = command.precision
-    return replace(config, **changes), facts.num_train, num_validation
+    planned: TrainConfig = replace(config, **changes)
+    return planned
 
 
-def _facts(data: Any) -> tuple[Any, int]:
+def _pictures_of(data: str) -> _Pictures:
     """As `vitrail train` will see them: what is held out is not trained on."""
     import numpy as np
 
+    from vitrail.data.config import DataConfig
     from vitrail.data.sources import open_source
     from vitrail.data.split import TEST, VALIDATION
     from vitrail.tasks.situation import situation
 
-    source = open_source(data.source)
-    facts = situation(data, source).facts
+    config, source = DataConfig(data), open_source(data)
+    facts = situation(config, source).facts
     held_out = {split: int(np.sum(source.splits == split)) for split in (VALIDATION, TEST)}
     assigned = sum(held_out.values())
-    validation = held_out[VALIDATION] or round(data.validation_share * (len(source) - assigned))
-    test = held_out[TEST] or round(data.test_share * (len(source) - assigned))
-    return replace(facts, num_train=len(source) - validation - test), validation
+    validation = held_out[VALIDATION] or round(config.validation_share * (len(source) - assigned))
+    test = held_out[TEST] or round(config.test_share * (len(source) - assigned))
+    return _Pictures(replace(facts, num_train=len(source) - validation - test), validation, test, source)
 
 
-def _tell(result: PlanResult) -> None:
+def _tell(result: PlanResult, pictures: _Pictures) -> None:
+    facts = pictures.facts
+    name = "ImageNet-1k's number" if facts.num_train == _IMAGENET else "made up" if pictures.source is None else ""
     rows = [
+        ["pictures", f"{facts.num_train:,} to train on, {facts.num_classes:,} classes{name and f' ({name})'}"],
         ["parameters", f"{result.parameters:,}"],
-        ["one update", f"{result.step_flops / 1e12:,.3g} teraFLOPs, {result.batch_size} pictures"],
+        ["one update", f"{_flops(result.step_flops)}, {result.batch_size} pictures"],
         ["updates", f"{result.total_steps:,} ({result.steps_per_epoch:,} an epoch)"],
-        ["the run", f"{result.exaflops:.4g} exaFLOPs"],
+        ["the run", _flops(result.exaflops * 1e18)],
         ["time", f"{_duration(result.hours)} ({result.seconds_per_step:.3g} s an update; {result.how})"],
     ]
+    shown = {part: hours for part, hours in result.hours_by_part.items() if hours > 0.005 * result.hours}
+    if len(shown) > 1:
+        rows.append(["of it", ", ".join(f"{part} {_duration(hours)}" for part, hours in shown.items())])
     if result.cost is not None:
         rows.append(["cost", f"{result.cost:,.2f}"])
     write_columns(rows)
     write_line()
-    if result.memory is None:
-        write_line("memory: not modelled for this architecture")
-        return
     memory = result.memory
     table: list[tuple[str, int]] = [
         ("weights", memory.weights),
         ("optimizer state", memory.optimizer),
         ("averaged weights", memory.averaged),
-        ("gradients", memory.gradients),
-        ("pictures of a batch", memory.batch),
-        ("kept for the backward pass", memory.activations.total - memory.activations.gradient_scratch),
-        ("gradients of activations", memory.activations.gradient_scratch),
         ("best weights, on the host", memory.best),
+        ("pictures of a batch", memory.batch),
+        ("an update at its highest point", memory.update),
+        ("  gradients alone", memory.gradients),
+        ("  kept for the backward pass alone", memory.kept),
+        ("an evaluation at its highest point", memory.evaluation),
+        ("Python, torch and what else a run loads", result.memory_process),
     ]
     write_columns([[name, f"{size / 1e6:,.1f} MB"] for name, size in table if size], right=(1,))
-    assert result.memory_needed is not None
     place = "here" if result.device == "here" else f"on each {result.device}"
+    workers = f"; each loader process {result.memory_worker / 1e6:.0f} MB more" if result.memory_worker else ""
     write_line(
         f"the most at once {place}, in {result.precision}: {result.memory_needed / 1e9:.2f} GB of"
-        f" {result.memory_available / 1e9:.1f} GB"
+        f" {result.memory_available / 1e9:.1f} GB{workers}"
     )
     if not result.fits:
         write_line(f"this does not fit. {result.remedy}")
+
+
+def _flops(number: float) -> str:
+    for unit, size in (("exa", 1e18), ("peta", 1e15), ("tera", 1e12)):
+        if number >= size:
+            return f"{number / size:.4g} {unit}FLOPs"
+    return f"{number / 1e9:.4g} gigaFLOPs"
 
 
 def _duration(hours: float) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from vitrail.data.sources.base import Source
 from vitrail.errors import ConfigError, did_you_mean
 from vitrail.models.kinds import ModelConfig, count_macs, count_parameters
-from vitrail.training.config import TrainConfig
-from vitrail.training.memory import RunMemory, run_memory
-from vitrail.training.schedule import Plan, make_plan
+from vitrail.training.config import EVALUATION_BATCH, TrainConfig
+from vitrail.training.schedule import make_plan
+
+if TYPE_CHECKING:
+    from vitrail.training.memory import RunMemory
 
 Precision = Literal["float32", "bfloat16"]
 HERE = "here"
@@ -63,20 +67,21 @@ class PlanResult:
     accumulation_steps: int
     checkpointing: bool
     exaflops: float  # of the run, as Dosovitskiy et al. 2021, table 6, counts
-    memory: RunMemory | None  # of one device; None where it is not modelled
-    memory_needed: int | None  # bytes; here with what the C library keeps
+    memory: RunMemory  # of one device
+    memory_process: int  # bytes around it here, of Python, torch and all that a run loads; 0 for a named device
+    memory_worker: int  # likewise, of each of the loader's processes; 0 where there are none
+    memory_needed: int  # bytes of one device at the most memory-hungry moment, the process around it included
     memory_available: int
-    remedy: str | None  # what would fit, where this does not; None where it fits or is not known
+    remedy: str | None  # what would fit, where this does not; None where it fits
     seconds_per_step: float
     hours: float
-    evaluation_hours: float  # of them
+    hours_by_part: dict[str, float]
     cost: float | None
     how: str  # where the time comes from
 
     @property
-    def fits(self) -> bool | None:
-        """None where the memory is not modelled."""
-        return None if self.memory_needed is None else self.memory_needed <= self.memory_available
+    def fits(self) -> bool:
+        return self.memory_needed <= self.memory_available
 
 
 def training_flops(model: ModelConfig) -> int:
@@ -108,15 +113,19 @@ def plan(
     *,
     num_devices: int = 1,
     num_validation: int = 0,
+    num_test: int = 0,
+    source: Source | None = None,
     utilization: float = 0.4,
     price: float | None = None,
 ) -> PlanResult:
     """Count what `config` needs on `num_pictures` training pictures.
 
     Args:
-        on: "here", where a few real updates on made-up pictures are timed, or a name of `DEVICES`.
+        on: "here", where a few real updates are timed, or a name of `DEVICES`.
         num_devices: that share each batch.
         num_validation: pictures of each evaluation.
+        num_test: pictures of the last one.
+        source: the pictures to time updates with here; None: made-up ones.
         utilization: share of a named device's peak that training reaches.
         price: of one device for an hour.
     Raises:
@@ -125,28 +134,24 @@ def plan(
     _check(config, num_pictures, num_devices, utilization, price)
     if on == HERE and num_devices != 1:
         raise ConfigError(f"here is one device, not {num_devices}: name the accelerator of a cluster (--on A100-80GB)")
-    device = None if on == HERE else get_device(on)
     steps_per_epoch = max(1, num_pictures // config.batch_size)
     schedule = make_plan(config, steps_per_epoch)
-    how = f"{utilization:.0%} of the peak of {num_devices} x {on}"
-    if device is None:
-        _require_room(config)
-        config, seconds, how = _timed_here(config)
+    num_evaluations = -(-schedule.total_steps // schedule.evaluate_every_steps)
+    counts = _Counts(schedule.total_steps, num_evaluations, num_validation, num_test)
+    if on == HERE:
+        settled, machine, seconds, parts, how = _measure_here(config, source, counts)
     else:
-        config = replace(config, precision=_precision(config, device))
+        device = get_device(on)
+        config = settled = _settle(config, device)
+        machine = _machine_of(device, counts)
         seconds = _seconds(config, device, num_devices, utilization)
-    precision: Precision = "bfloat16" if config.precision == "bfloat16" else "float32"
-    available = available_memory() if device is None else int(device.gigabytes * 1e9 * _USABLE)
-    memory, needed = _memory(config, precision, num_devices, device is None)
-    remedy = None
-    if needed is not None and needed > available:
-        remedy = what_would_fit(config, precision, num_devices, available, device is None)
-    evaluation = _evaluation_hours(schedule, num_validation, seconds / config.batch_size)
-    hours = seconds * schedule.total_steps / 3600 + evaluation
-    return PlanResult(
+        parts = _hours(counts, seconds, seconds / config.batch_size / _PASSES)  # a forward pass alone
+        how = f"{utilization:.0%} of the peak of {num_devices} x {on}"
+    hours = sum(parts.values())
+    result = PlanResult(
         device=on,
         num_devices=num_devices,
-        precision=precision,
+        precision="bfloat16" if settled.precision == "bfloat16" else "float32",
         parameters=count_parameters(config.model),
         step_flops=training_flops(config.model) * config.batch_size,
         total_steps=schedule.total_steps,
@@ -155,41 +160,139 @@ def plan(
         accumulation_steps=config.accumulation_steps,
         checkpointing=config.checkpointing,
         exaflops=run_exaflops(config.model, schedule.total_steps * config.batch_size),
-        memory=memory,
-        memory_needed=needed,
-        memory_available=available,
-        remedy=remedy,
+        memory=machine.memory(config, num_devices),
+        memory_process=machine.process,
+        memory_worker=machine.worker,
+        memory_needed=machine.needed(config, num_devices),
+        memory_available=machine.available,
+        remedy=None,
         seconds_per_step=seconds,
         hours=hours,
-        evaluation_hours=evaluation,
+        hours_by_part=parts,
         cost=None if price is None else hours * num_devices * price,
         how=how,
     )
+    return result if result.fits else replace(result, remedy=what_would_fit(config, num_devices, machine))
 
 
-def _evaluation_hours(schedule: Plan, num_pictures: int, seconds_per_picture: float) -> float:
-    evaluations = -(-schedule.total_steps // schedule.evaluate_every_steps)
-    return evaluations * num_pictures * seconds_per_picture / _PASSES / 3600  # a forward pass alone
+@dataclass(frozen=True)
+class _Counts:
+    updates: int
+    evaluations: int
+    validation: int  # pictures
+    test: int
+
+    @property
+    def at_once(self) -> int:
+        """Pictures of the largest batch of an evaluation."""
+        return min(EVALUATION_BATCH, max(self.validation, self.test) or EVALUATION_BATCH)
 
 
-def what_would_fit(config: TrainConfig, precision: Precision, num_devices: int, available: int, is_cpu: bool) -> str:
-    """A sentence naming the first change that fits: smaller micro-batches, then checkpointing, then both, then more
-    devices, which make the micro-batches smaller but not the weights."""
-    for devices in [num_devices * 2**power for power in range(7)]:
-        per_device = -(-config.batch_size // devices)
-        counts = [n for n in range(config.accumulation_steps, per_device + 1) if config.batch_size % n == 0]
-        options = [(False, counts), (True, counts[:1]), (True, counts)]
-        for checkpointing, parts in options:
-            for count in parts:
-                changed = replace(config, accumulation_steps=count, checkpointing=config.checkpointing or checkpointing)
-                needed = _memory(changed, precision, devices, is_cpu)[1]
-                if needed is not None and needed <= available:
-                    return _describe_change(config, changed, devices if devices != num_devices else None, needed)
-        if is_cpu:
-            break
-    state = _memory(replace(config, accumulation_steps=1, batch_size=1, checkpointing=True), precision, 1, is_cpu)[1]
-    smallest = "" if state is None else f": one picture at a time, with checkpointing, takes {state / 1e9:.1f} GB"
-    return f"nothing tried fits{smallest}. Take a smaller model, or a device with more memory"
+@dataclass(frozen=True)
+class _Machine:
+    """Bytes."""
+
+    available: int
+    process: int = 0
+    worker: int = 0
+    precisions: tuple[str, ...] = ("float32", "bfloat16")
+    is_here: bool = False  # there are no more of it
+    is_cpu: bool = False
+    num_evaluated: int = EVALUATION_BATCH  # pictures at once
+
+    def memory(self, config: TrainConfig, num_devices: int) -> RunMemory:
+        from vitrail.training.memory import run_memory
+
+        # "auto" tries both precisions, so it needs what float32 needs.
+        precision: Precision = "bfloat16" if config.precision == "bfloat16" else "float32"
+        return run_memory(config, precision, num_devices=num_devices, num_evaluated=self.num_evaluated)
+
+    def needed(self, config: TrainConfig, num_devices: int) -> int:
+        memory = self.memory(config, num_devices)
+        return self.process + (memory.peak_on_cpu if self.is_cpu else memory.peak)
+
+
+def _machine_of(device: Device, counts: _Counts) -> _Machine:
+    available = int(device.gigabytes * 1e9 * _USABLE)
+    return _Machine(available, precisions=tuple(device.teraflops), num_evaluated=counts.at_once)
+
+
+def _this_machine(counts: _Counts) -> _Machine:
+    import torch
+
+    if torch.cuda.is_available():
+        return _Machine(torch.cuda.mem_get_info()[0], is_here=True, num_evaluated=counts.at_once)
+    return _Machine(available_memory(), is_here=True, is_cpu=True, num_evaluated=counts.at_once)
+
+
+def _hours(counts: _Counts, seconds: float, evaluated: float) -> dict[str, float]:
+    return {
+        "updates": counts.updates * seconds / 3600,
+        # The validation pictures once more and the test pictures, when the run is over.
+        "evaluations": ((counts.evaluations + 1) * counts.validation + counts.test) * evaluated / 3600,
+    }
+
+
+def _measure_here(
+    config: TrainConfig, source: Source | None, counts: _Counts
+) -> tuple[TrainConfig, _Machine, float, dict[str, float], str]:
+    """(config with precision and threads settled, this machine, seconds of an update, hours by part, how)."""
+    from vitrail.tasks.rehearsal import rehearse, time_smallest_run
+
+    machine = _this_machine(counts)
+    _require_room(config, machine)
+    measured = rehearse(config, source)
+    smallest = time_smallest_run()
+    parts = _hours(counts, measured.seconds_per_step, measured.seconds_per_evaluated)
+    parts["evaluations"] += counts.evaluations * measured.evaluation_seconds / 3600
+    num_checkpoints = 1 + sum(parts.values()) * 60 / config.checkpoint_every_minutes
+    parts["checkpoints"] = num_checkpoints * measured.checkpoint_seconds / 3600
+    parts["beginning and end"] = (smallest.seconds + measured.begin_seconds) / 3600
+    if machine.is_cpu:
+        around = smallest.peak_bytes - machine.memory(_digits(), 1).peak_on_cpu
+        machine = replace(machine, process=max(0, around))
+    machine = replace(machine, worker=measured.worker_bytes)
+    return measured.config, machine, measured.seconds_per_step, parts, measured.how
+
+
+def _digits() -> TrainConfig:
+    """The config of `time_smallest_run`."""
+    from vitrail.data.config import DataConfig
+    from vitrail.data.facts import DataFacts
+    from vitrail.recipes import RECIPES, Situation
+
+    config = RECIPES["digits_vit"](Situation(DataConfig("digits"), DataFacts(num_classes=10)))
+    return replace(config, precision="float32")
+
+
+def what_would_fit(config: TrainConfig, num_devices: int, machine: _Machine) -> str:
+    """A sentence naming the first change that fits: smaller micro-batches, then bfloat16, then checkpointing, then
+    all, then more devices, which make the micro-batches smaller but not the weights."""
+    for devices in [num_devices] if machine.is_here else [num_devices * 2**power for power in range(7)]:
+        for changed in _smaller(config, devices, machine):
+            needed = machine.needed(changed, devices)
+            if needed <= machine.available:
+                return _describe_change(config, changed, devices if devices != num_devices else None, needed)
+    least = machine.needed(replace(config, accumulation_steps=1, batch_size=1, checkpointing=True), 1)
+    return (
+        f"nothing tried fits: one picture at a time, with checkpointing, takes {least / 1e9:.1f} GB. Take a smaller"
+        " model, or a device with more memory"
+    )
+
+
+def _smaller(config: TrainConfig, num_devices: int, machine: _Machine) -> Iterator[TrainConfig]:
+    """The config with less and less memory, the changes that cost the least first."""
+    per_device = -(-config.batch_size // num_devices)
+    counts = [n for n in range(config.accumulation_steps, per_device + 1) if config.batch_size % n == 0]
+    lower = replace(config, precision="bfloat16") if "bfloat16" in machine.precisions else config
+    for changed, parts in (
+        (config, counts),
+        (lower, counts),
+        (replace(config, checkpointing=True), counts[:1]),
+        (replace(lower, checkpointing=True), counts),
+    ):
+        for count in parts:
+            yield replace(changed, accumulation_steps=count)
 
 
 def available_memory() -> int:
@@ -215,27 +318,25 @@ def _check(config: TrainConfig, num_pictures: int, num_devices: int, utilization
         raise ConfigError(f"batch_size {config.batch_size} cannot be shared by {num_devices} devices")
 
 
-def _require_room(config: TrainConfig) -> None:
+def _require_room(config: TrainConfig, machine: _Machine) -> None:
     """A trial of what does not fit would take this machine down with it, so it is refused before it starts."""
-    # bfloat16 is the smaller one, where it may be chosen at all.
-    precision: Precision = "float32" if config.precision == "float32" else "bfloat16"
-    available, needed = available_memory(), _memory(config, precision, 1, True)[1]
-    if needed is not None and needed > available:
-        remedy = what_would_fit(config, precision, 1, available, True)
+    needed = machine.needed(config, 1)
+    if needed > machine.available:
         raise ConfigError(
-            f"an update needs {needed / 1e9:.1f} GB here, where {available / 1e9:.1f} GB are free, so nothing was"
-            f" timed; {remedy}. Or name the device that it is meant for (--on A100-80GB)."
+            f"a run needs {needed / 1e9:.1f} GB here, where {machine.available / 1e9:.1f} GB are free, so nothing was"
+            f" timed; {what_would_fit(config, 1, machine)}. Or name the device that it is meant for (--on A100-80GB)"
         )
 
 
-def _precision(config: TrainConfig, device: Device) -> Precision:
+def _settle(config: TrainConfig, device: Device) -> TrainConfig:
+    """The config in a precision that the device has."""
     if config.precision == "auto":
-        return "bfloat16" if "bfloat16" in device.teraflops else "float32"
+        return replace(config, precision="bfloat16" if "bfloat16" in device.teraflops else "float32")
     if config.precision not in device.teraflops:
         raise ConfigError(
             f"{device.name} has no stated peak in {config.precision}: choose --precision {next(iter(device.teraflops))}"
         )
-    return config.precision
+    return config
 
 
 def _seconds(config: TrainConfig, device: Device, num_devices: int, utilization: float) -> float:
@@ -245,16 +346,6 @@ def _seconds(config: TrainConfig, device: Device, num_devices: int, utilization:
     return flops / (num_devices * utilization * device.teraflops[config.precision] * 1e12)  # type: ignore[index]
 
 
-def _memory(
-    config: TrainConfig, precision: Precision, num_devices: int, is_cpu: bool
-) -> tuple[RunMemory | None, int | None]:
-    try:
-        memory = run_memory(config, precision, num_devices=num_devices)
-    except ValueError:
-        return None, None
-    return memory, memory.with_heap(precision) if is_cpu else memory.peak
-
-
 def _describe_change(config: TrainConfig, changed: TrainConfig, devices: int | None, needed: int) -> str:
     parts = []
     if devices is not None:
@@ -262,34 +353,8 @@ def _describe_change(config: TrainConfig, changed: TrainConfig, devices: int | N
     if changed.accumulation_steps != config.accumulation_steps:
         micro = -(-changed.batch_size // ((devices or 1) * changed.accumulation_steps))
         parts.append(f"--accumulation-steps {changed.accumulation_steps} (micro-batches of {micro})")
+    if changed.precision != config.precision:
+        parts.append(f"--precision {changed.precision}")
     if changed.checkpointing and not config.checkpointing:
-        parts.append("--checkpointing True")
+        parts.append("--checkpointing")
     return f"{' and '.join(parts)} would fit: {needed / 1e9:.2f} GB"
-
-
-def _timed_here(config: TrainConfig) -> tuple[TrainConfig, float, str]:
-    """The config with its precision settled, seconds of an update, and how they were found."""
-    import numpy as np
-
-    from vitrail.data.config import LoaderConfig
-    from vitrail.data.loader import Loader
-    from vitrail.data.sources.base import ArraySource
-    from vitrail.data.split import TRAIN
-    from vitrail.data.transforms import TrainingTransform
-    from vitrail.models.build import build_model
-    from vitrail.training.build import build_state
-    from vitrail.training.precision import run_trial
-
-    model, count = config.model, config.batch_size
-    pixels = np.random.default_rng(0).integers(0, 256, (count, *model.image_size, model.in_channels), dtype=np.uint8)
-    classes = tuple(str(number) for number in range(max(1, model.num_classes)))
-    labels, splits = np.arange(count, dtype=np.int64) % len(classes), np.full(count, TRAIN, dtype=np.int8)
-    source = ArraySource("made-up", "", pixels, classes, labels, splits)
-    transform = TrainingTransform(config.preprocessing, config.augmentation)
-    loader = Loader(source, np.arange(count), transform, batch_size=count, seed=0, config=LoaderConfig(num_workers=0))
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    trial = run_trial(build_state(config, build_model(model), [1] * len(classes), device).objective, loader, config)
-    how = f"{trial.num_steps} updates timed here on made-up pictures, {trial.num_threads} threads"
-    return replace(config, precision=trial.precision), trial.seconds_per_step, how

@@ -25,10 +25,10 @@ from vitrail.objectives.patch_prediction import PatchPrediction
 from vitrail.tasks.begin import begin
 from vitrail.tasks.inference import ask
 from vitrail.tasks.prepare import PreparedData, describe_splits, prepare_data, read_data_record, reopen_data
-from vitrail.tasks.run import EVALUATION_BATCH, Run, new_run
+from vitrail.tasks.run import Run, new_run
 from vitrail.tasks.starting import load_start, read_start, write_start
 from vitrail.tasks.timing import Stopwatch
-from vitrail.training.config import TrainConfig
+from vitrail.training.config import EVALUATION_BATCH, TrainConfig
 from vitrail.training.events import Events, TextLog
 from vitrail.training.precision import autocast
 from vitrail.training.run_folder import LOG_FILE, lock_run

@@ -22,8 +22,9 @@ from vitrail.errors import RunError
 from vitrail.models.build import Model, build_model
 from vitrail.tasks.inference import Answers, ask
 from vitrail.tasks.prepare import PreparedData
+from vitrail.training.allocation import give_back_freed_memory
 from vitrail.training.build import build_state
-from vitrail.training.config import TrainConfig
+from vitrail.training.config import EVALUATION_BATCH, TrainConfig
 from vitrail.training.events import Events, JsonLines, TensorBoard, TextLog
 from vitrail.training.loop import train
 from vitrail.training.run_folder import CONFIG_FILE, LOG_FILE, METRICS_FILE, create_run_folder, lock_run
@@ -31,8 +32,6 @@ from vitrail.training.run_state import Best, Checkpoint, restore
 from vitrail.training.schedule import Plan, make_plan
 from vitrail.weights.bundle import Bundle
 from vitrail.weights.surgery import adapt
-
-EVALUATION_BATCH = 64
 
 
 @contextmanager
@@ -71,6 +70,8 @@ class Run:
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if config.checkpointing and self.device.type == "cpu":
+            give_back_freed_memory()
         self.model = self._model(start)
         self.state = build_state(config, self.model, prepared.class_counts(TRAIN).tolist(), self.device)
         self.loader = Loader(

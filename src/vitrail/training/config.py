@@ -12,6 +12,8 @@ from vitrail.models.kinds import ModelConfig
 from vitrail.models.timm_config import TimmConfig
 from vitrail.objectives.config import ObjectiveConfig, SupervisedConfig
 
+EVALUATION_BATCH = 64  # pictures
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
