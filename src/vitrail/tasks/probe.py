@@ -24,13 +24,13 @@ from vitrail.evaluators.comparison import Comparison, compare
 from vitrail.evaluators.few_shot import PENALTIES, PENALTY, draw_shots, fit_few_shots
 from vitrail.evaluators.knn import NUM_NEIGHBOURS, nearest_neighbours
 from vitrail.evaluators.linear import fit_linear
-from vitrail.evaluators.sgd_linear import PROTOCOLS, fit_sgd
 from vitrail.models.build import build_model
 from vitrail.storage import write_file, write_json
 from vitrail.tasks.features import FeatureKind, extract_features
 from vitrail.tasks.floor import Floor, FloorModel, measure_floor
 from vitrail.tasks.prepare import PreparedData, describe_splits, prepare_data
 from vitrail.training.events import Events
+from vitrail.training.linear_probe import PROTOCOLS, fit_sgd
 from vitrail.weights.bundle import Bundle
 from vitrail.weights.load import load
 
@@ -49,7 +49,7 @@ class ProbeConfig:
     seeds: int = 3  # few-shot sets, drawn with the seeds 0, 1, ...
     knn: bool = True
     linear: bool = False
-    sgd: str | None = None  # one of evaluators.sgd_linear.PROTOCOLS
+    sgd: str | None = None  # one of training.linear_probe.PROTOCOLS
     choose_penalty: bool = False  # from 2^-10 to 2^19 on each few-shot set, in place of 2^10
     features: FeatureKind = "pre_logits"
     layer: int | None = None  # features of this block, from 0 or from -1 backwards; None: after the last

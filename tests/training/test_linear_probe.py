@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from vitrail.evaluators.sgd_linear import PROTOCOLS, Protocol, fit_sgd
+from vitrail.training.linear_probe import PROTOCOLS, Protocol, fit_sgd
 
 
 def digits(count: int) -> tuple[np.ndarray, np.ndarray]:
