@@ -109,9 +109,9 @@ def small_photos(situation: Situation) -> TrainConfig:
     minutes on 2 cores. Measured in short trials on 1,144 photographs of clothes in 10 classes, on 286 others, by
     processor seconds of one thread: 65.0 % after 165 s (24 epochs), 70.3 % after 278 s (40 epochs); 68.2 % after 304 s
     (40 epochs) with RandAugment (2 operations, magnitude 7); with the same optimizer and at 80 pixels a BiT ResNet of
-    three stages 39.5 % after 145 s, a ResNet hybrid 43.7 % after 139 s. Of 245 test pictures, looked at once in the end,
-    the trials of 40 epochs named 64.5 % and with RandAugment 65.7 %. The recipe before this one (80 pixels, 64 epochs)
-    named 67.8 % of them in 8 minutes.
+    three stages 39.5 % after 145 s, a ResNet hybrid 43.7 % after 139 s. Of 245 test pictures, looked at once in the
+    end, the trials of 40 epochs named 64.5 % and with RandAugment 65.7 %. The recipe before this one (80 pixels, 64
+    epochs) named 67.8 % of them in 8 minutes.
     """
     return TrainConfig(
         recipe="small_photos",
