@@ -36,7 +36,7 @@ class Dedup:
     """hash: 64-bit perceptual hashes propose, pixels decide. embedding: features of --backbone."""
     backbone: str | None = None
     """Any weights: a run, a file, a name of `vitrail models --weights`, or hf-hub:owner/name."""
-    distance: int = 10
+    distance: int = 12
     """Bits of 64 in which the hashes of a pair may differ, at most 16."""
     threshold: float = 0.95
     """The least cosine of a pair, by embedding: a choice, look at the page before you believe it."""
@@ -137,7 +137,7 @@ def _measure(pair: Pair) -> str:
         return ""
     if pair.kind == "similar":
         return f"cosine {pair.distance:.3f}"
-    return f"{pair.distance:.0f} of 64 bits, {100 * pair.residual:.2f} % differs"
+    return f"{pair.distance:.0f} of 64 bits, {100 * pair.residual:.1f} % of the detail differs"
 
 
 def _page(result: DedupResult) -> str:

@@ -1,26 +1,32 @@
 """Which pictures of one data set are copies of pictures of another, or of the same: proposed by hash, judged by eye.
 
-"By eye": `duplicates.residuals`, what is left of the difference of two thumbnails after the best change of brightness,
-shift and scale, with the same limits as in the check of a single data set.
+"By eye": the thumbnails of the two, the frame of one laid on the other, agree in colour and in all detail that pictures
+of their size can have. See alignment.py; docs/dedup.md has what was measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from vitrail.data.duplicates import MAX_LOOKALIKES, MAX_RESIDUAL, MAX_STRICT_RESIDUAL, residuals
-from vitrail.data.fingerprints import Fingerprints
-from vitrail.data.hamming import pairs_within
+from vitrail.data.alignment import Floats, aligned, detail_correlation
+from vitrail.data.duplicates import MAX_STRICT_RESIDUAL, SMALL_SIDE, residuals
+from vitrail.data.fingerprints import SIDE, WINDOWS, Fingerprints
+from vitrail.data.hamming import PairBlock, pairs_within
 
 Kind = Literal["same file", "near", "cropped", "mirrored", "similar"]
-DEFAULT_DISTANCE = 10  # bits of 64, of `pairs_by_hash`; see docs/dedup.md for what was measured
-_VIEW_PAIRS = ((0, 0), (0, 1), (1, 0))  # whole with whole, whole with middle, middle with whole
-_CHUNK = 8192  # pairs judged at a time
+DEFAULT_DISTANCE = 12  # bits of 64, of `pairs_by_hash`; see docs/dedup.md for what was measured
+MAX_DETAIL_RESIDUAL = (
+    0.035  # 1 - correlation; planted copies end at 0.034, different shirts laid out alike begin at 0.04
+)
+MAX_COLOUR_RESIDUAL = 0.1  # share of the contrast of 8 x 8 colours
+CROPPED = 0.02  # of the height or the width; what is cut less is called "near"
+_COLOUR_SIDE = 8
+_CHUNK = 1024  # pairs judged at a time
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Pair:
     second: int  # of the second; where there is one data set, above `first`
     kind: Kind
     distance: float  # bits of 64; or cosine similarity, of kind "similar"
-    residual: float  # share of the contrast that differs; 0 for the same file
+    residual: float  # share of the detail that differs; 0 for the same file
 
 
 def same_files(
@@ -62,9 +68,13 @@ def _leaders(prints: Fingerprints) -> npt.NDArray[np.int64]:
 
 
 def pairs_by_hash(
-    first: Fingerprints, second: Fingerprints | None, distance: int = DEFAULT_DISTANCE, mirrored: bool = False
+    first: Fingerprints,
+    second: Fingerprints | None,
+    distance: int = DEFAULT_DISTANCE,
+    mirrored: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Pair]:
-    """Pairs in other bytes that show the same picture, those of least residual first.
+    """Pairs in other bytes that show the same picture, the surest first.
 
     Of pictures with equal bytes in one set only the first is compared.
 
@@ -72,75 +82,90 @@ def pairs_by_hash(
         second: None: pairs within the first.
         distance: of the hashes that propose a pair.
         mirrored: look for pictures mirrored left to right, too.
+        progress: called with (comparisons of all hashes done, in all).
     """
     others = first if second is None else second
     rows, columns = (np.flatnonzero(_compared(prints)) for prints in (first, others))
     best: dict[tuple[int, int], Pair] = {}
-    for is_mirrored in (False, True) if mirrored else (False,):
-        for view, other_view in _VIEW_PAIRS:
-            hashes = (first.mirrored if is_mirrored else first.hashes)[rows, view]
-            found = _candidates(first, second, (rows, columns), hashes, others.hashes[columns, other_view], distance)
-            kind: Kind = "mirrored" if is_mirrored else "near" if view == other_view else "cropped"
-            for chunk in found:
-                _judge(first, others, chunk, (view, other_view), kind, best)
+    rounds = _rounds(mirrored, within=second is None)
+    for number, (flip, cut, window) in enumerate(rounds):
+        hashes = (first.mirrored if flip else first.hashes)[rows, window if cut == 0 else 0]
+        for one, other, distances in pairs_within(hashes, others.hashes[columns, window if cut else 0], distance):
+            one, other = rows[one], columns[other]
+            wanted = (first.digests[one] != others.digests[other]).any(axis=1)
+            if second is None and not window:
+                wanted &= one < other  # each pair would be seen twice
+            if window:
+                wanted &= ~_are_small((first, others), one, other)
+            one, other, distances = one[wanted], other[wanted], distances[wanted]
+            for start in range(0, len(one), _CHUNK):
+                part = slice(start, start + _CHUNK)
+                _judge((first, others), (one[part], other[part], distances[part]), (flip, cut, window), best)
+        if progress is not None:
+            progress(number + 1, len(rounds))
     return sorted(best.values(), key=lambda pair: (pair.residual, pair.first, pair.second))
 
 
+Round = tuple[bool, int, int]  # the first set is mirrored; which set is cut, 0 or 1; to which of WINDOWS
+
+
+def _rounds(mirrored: bool, within: bool) -> list[Round]:
+    """A copy shows a window of the other picture, which may be in either set; within one set that is the same."""
+    cuts = [(0, window) for window in range(len(WINDOWS))]
+    if not within:
+        cuts += [(1, window) for window in range(1, len(WINDOWS))]
+    return [(flip, *cut) for flip in (False, True)[: 1 + mirrored] for cut in cuts]
+
+
 def _compared(prints: Fingerprints) -> npt.NDArray[np.bool_]:
-    return np.asarray(prints.usable & prints.varied & (_leaders(prints) == np.arange(len(prints.small))))
-
-
-Candidates = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]
-
-
-def _candidates(
-    first: Fingerprints,
-    second: Fingerprints | None,
-    places: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
-    hashes: npt.NDArray[np.uint64],
-    other_hashes: npt.NDArray[np.uint64],
-    distance: int,
-) -> Iterator[Candidates]:
-    """(first, second, distance, to be judged as they are) of pairs that are not the same picture or the same file."""
-    others = first if second is None else second
-    counts = np.zeros(len(hashes), np.int64), np.zeros(len(other_hashes), np.int64)
-    for one, other, _ in pairs_within(hashes, other_hashes, distance):
-        for count, side in zip(counts, (one, other), strict=True):
-            count += np.bincount(side, minlength=len(count))
-    # Pictures with many lookalikes show what their kind has in common; see duplicates.py.
-    many = [count > MAX_LOOKALIKES for count in counts]
-    for one, other, distances in pairs_within(hashes, other_hashes, distance):
-        strict = many[0][one] | many[1][other]
-        one, other = places[0][one], places[1][other]
-        # Both, not one: a picture that was shrunk or cropped below the limit has an original above it.
-        strict |= first.small[one] & others.small[other]
-        wanted = (first.digests[one] != others.digests[other]).any(axis=1)
-        if second is None:
-            wanted &= one < other
-        one, other, distances, strict = one[wanted], other[wanted], distances[wanted], strict[wanted]
-        for start in range(0, len(one), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            yield one[part], other[part], distances[part], strict[part]
+    return np.asarray(prints.usable & prints.varied & (_leaders(prints) == np.arange(len(prints.sides))))
 
 
 def _judge(
-    first: Fingerprints,
-    others: Fingerprints,
-    candidates: Candidates,
-    seen: tuple[int, int],
-    kind: Kind,
-    best: dict[tuple[int, int], Pair],
+    sets: tuple[Fingerprints, Fingerprints], proposed: PairBlock, seen: Round, best: dict[tuple[int, int], Pair]
 ) -> None:
-    """Keep in `best` the candidates whose thumbnails agree."""
-    one, other, distances, strict = candidates
-    thumbnails = first.thumbnails[one, seen[0]]
-    if kind == "mirrored":
-        thumbnails = thumbnails[:, :, ::-1]
-    together = np.concatenate([thumbnails, others.thumbnails[other, seen[1]]])
-    numbers = np.arange(len(one))
-    left = residuals(together, np.stack([numbers, numbers + len(one)], axis=1), strict)
-    for place in np.flatnonzero(left <= np.where(strict, MAX_STRICT_RESIDUAL, MAX_RESIDUAL)).tolist():
+    """Keep in `best` the proposed pairs whose thumbnails agree."""
+    one, other, distances = proposed
+    flip, cut, window = seen
+    images = [sets[side].thumbnails[places].astype(np.float32) for side, places in enumerate((one, other))]
+    bounds = WINDOWS[window]
+    if flip:
+        images[0] = images[0][:, :, ::-1]
+        bounds = bounds if cut else np.concatenate([bounds[:2], 1 - bounds[:1:-1]])
+    whole = images[1 - cut]
+    part, bounds = images[cut].copy(), np.tile(bounds, (len(one), 1))
+    small = _are_small(sets, one, other)
+    part[~small], bounds[~small] = aligned(part[~small], whole[~small], bounds[~small])
+    sides = np.minimum(sets[0].sides[one], sets[1].sides[other])
+    left = 1 - detail_correlation(part, whole, sides)
+    limits = np.where(small, MAX_STRICT_RESIDUAL, MAX_DETAIL_RESIDUAL)
+    agree = (left <= limits) & (_colour_residuals(part, whole) <= MAX_COLOUR_RESIDUAL)
+    is_cut = np.maximum(bounds[:, ::2], 1 - bounds[:, 1::2]).max(axis=1) > CROPPED
+    for place in np.flatnonzero(agree).tolist():
         key = int(one[place]), int(other[place])
-        pair = Pair(*key, kind, float(distances[place]), float(left[place]))
+        key = key if sets[0] is not sets[1] else (min(key), max(key))
+        kind: Kind = "mirrored" if flip else "cropped" if is_cut[place] else "near"
+        pair = Pair(*key, kind, float(distances[place]), max(float(left[place]), 0.0))
         if key not in best or pair.residual < best[key].residual:
             best[key] = pair
+
+
+def _are_small(
+    sets: tuple[Fingerprints, Fingerprints], one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Both, not one: a picture that was shrunk or cropped below the limit has an original above it.
+
+    Handwritten digits of different people agree as well as copies of larger pictures do, so these must agree uncut.
+    """
+    return np.asarray((sets[0].sides[one] < SMALL_SIDE) & (sets[1].sides[other] < SMALL_SIDE))
+
+
+def _colour_residuals(first: Floats, second: Floats) -> Floats:
+    """(P, S, S, 3) twice -> (P,): what the detail of the brightness does not tell, a red shirt from a blue one."""
+    step = SIDE // _COLOUR_SIDE
+    blocks = [
+        images.reshape(-1, _COLOUR_SIDE, step, _COLOUR_SIDE, step, 3).mean(axis=(2, 4)) for images in (first, second)
+    ]
+    numbers = np.arange(len(first))
+    pairs = np.stack([numbers, numbers + len(first)], axis=1)
+    return np.asarray(residuals(np.concatenate(blocks), pairs, np.ones(len(first), dtype=bool)))

@@ -113,7 +113,13 @@ def dedup(config: DedupConfig, events: Events) -> DedupResult:
         told = {(int(leaders_1[pair.first]), int(leaders_2[pair.second])) for pair in exact}
         near = [pair for pair in near if (pair.first, pair.second) not in told]
     else:
-        near = pairs_by_hash(prints_1, prints_2, config.distance, config.mirrored)
+        near = pairs_by_hash(
+            prints_1,
+            prints_2,
+            config.distance,
+            config.mirrored,
+            progress=lambda done, total: events.progress("comparing", done, total),
+        )
     pairs = (*exact, *near)
     usable = prints_1.usable, (prints_1 if prints_2 is None else prints_2).usable
     if second is None:
