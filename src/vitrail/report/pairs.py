@@ -19,7 +19,7 @@ class ShownPair:
     first: Thumbnail  # its note is the class
     second: Thumbnail
     kind: str
-    measure: str  # "5 of 64 bits, 0.4 % of the contrast left"
+    measure: str  # "5 of 64 bits, 0.4 % of the detail differs"
 
 
 @dataclass(frozen=True)
