@@ -110,7 +110,8 @@ def test_every_recipe_can_be_planned(name: str) -> None:
     """With one block of its model, whose memory is counted sooner."""
     facts = DataFacts(num_classes=7, num_train=50_000)
     config = _recipe_config(Plan(what=name, on="H100", steps=100, checkpointing=True), facts)
-    result = plan(replace(config, model=_one_block(config.model)), facts.num_train, "H100", num_devices=8)
+    config = replace(config, model=_one_block(config.model), accumulation_steps=1)
+    result = plan(config, facts.num_train, "H100", num_devices=8)
     assert result.total_steps == 100
     assert result.memory.kept > 0
     assert result.hours > 0

@@ -17,11 +17,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from vitrail.data.config import Augmentation, DataConfig
 from vitrail.data.loader import Batch
 from vitrail.models.build import build_model
 from vitrail.objectives.base import Inputs, Objective
 from vitrail.training.build import build_objective
-from vitrail.training.config import EVALUATION_BATCH, TrainConfig
+from vitrail.training.config import EVALUATION_BATCH, ScheduleConfig, TrainConfig
 from vitrail.training.optimizer import parameter_groups
 from vitrail.training.precision import autocast
 
@@ -76,7 +77,18 @@ def run_memory(
     on_device = -(-config.batch_size // num_devices)
     micro_batch = -(-on_device // config.accumulation_steps)
     # What the walk does not depend on, so that a search for what fits does not repeat it.
-    same = replace(config, batch_size=1, accumulation_steps=1, precision=precision, recipe="", seed=0, weights=None)
+    same = replace(
+        config,
+        recipe="",
+        data=DataConfig(""),
+        augmentation=Augmentation(),
+        schedule=ScheduleConfig(),
+        batch_size=1,
+        accumulation_steps=1,
+        seed=0,
+        precision=precision,
+        weights=None,
+    )
     few, more = (_walk(same, count, config.accumulation_steps > 1) for count in (_FEW, _MORE))
     return RunMemory(
         weights=few.weights,
