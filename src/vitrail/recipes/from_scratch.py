@@ -15,7 +15,7 @@ def _preprocessing(situation: Situation, side: int, crop_fraction: float = 1.0) 
 
 
 # On 1,284 photographs this reached in 40 epochs 0.59 where AdamW reached 0.44.
-_MUON = OptimizerConfig(name="muon", learning_rate=1e-3, kernel_rate=2.0, weight_decay=0.5, momentum=0.95)
+MUON = OptimizerConfig(name="muon", learning_rate=1e-3, kernel_rate=2.0, weight_decay=0.5, momentum=0.95)
 
 
 def _epochs(situation: Situation, pictures: int, most: float) -> float:
@@ -93,7 +93,7 @@ def small_pictures(situation: Situation) -> TrainConfig:
         augmentation=Augmentation(crop="inception", crop_area=(0.5, 1.0), flip_rate=0.0),
         batch_augmentation=BatchAugmentation(mixup_alpha=0.2),
         objective=SupervisedConfig(label_smoothing=0.1, balance=situation.balance),
-        optimizer=_MUON,
+        optimizer=MUON,
         # 12 epochs of a data set of CIFAR's size; fewer pictures are seen more often.
         schedule=ScheduleConfig(epochs=_epochs(situation, pictures=600_000, most=60), warmup_epochs=1),
         averaging=AveragingConfig(rate=0.99),
@@ -137,7 +137,7 @@ def small_photos(situation: Situation) -> TrainConfig:
         augmentation=Augmentation(crop="inception", crop_area=(0.35, 1.0)),
         batch_augmentation=BatchAugmentation(mixup_alpha=0.2, cutmix_alpha=1.0),
         objective=SupervisedConfig(label_smoothing=0.1, balance=situation.balance),
-        optimizer=_MUON,
+        optimizer=MUON,
         schedule=ScheduleConfig(epochs=_epochs(situation, pictures=400_000, most=110), warmup_epochs=3),
         averaging=AveragingConfig(rate=0.99),
         batch_size=64,
