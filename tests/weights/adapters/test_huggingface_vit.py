@@ -273,7 +273,7 @@ def test_the_epsilon_of_transformers_is_kept_and_its_source_named(folder: Path) 
 def test_a_bare_file_gets_the_defaults_of_transformers_and_asks_for_heads(folder: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare.safetensors"
     bare.write_bytes((folder / "model.safetensors").read_bytes())
-    with pytest.raises(WeightsError, match="how many heads a model of width 32, .* has: give --num-heads"):
+    with pytest.raises(WeightsError, match=r"how many heads a model of width 32, .* has: give --num-heads"):
         read(bare)
 
     bundle = read(bare, num_heads=4, labels=("a", "b", "c"))
