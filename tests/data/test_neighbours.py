@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
+import pytest
 
 from vitrail.data.neighbours import similar_pairs
 
 
-def test_blocks_find_what_the_whole_product_finds_and_zeros_are_like_nothing() -> None:
+@pytest.mark.parametrize("has_faiss", [False, True])
+def test_blocks_find_what_the_whole_product_finds_and_zeros_are_like_nothing(
+    has_faiss: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if has_faiss:
+        pytest.importorskip("faiss")
+    else:
+        monkeypatch.setitem(sys.modules, "faiss", None)
     generator = np.random.default_rng(0)
     first = generator.standard_normal((23, 5)).astype(np.float32)
     second = np.concatenate([generator.standard_normal((17, 5)), 3 * first[:4]]).astype(np.float32)

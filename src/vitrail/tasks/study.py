@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -136,16 +137,18 @@ def run_study(config: StudyConfig, events: Events, command: str = "") -> StudyRe
         base = _settled(folder, resolved(base, prepared), prepared, events)
         cells = study.cells(base) | at_budgets(base, baselines(base, config.baselines))
         names = [(cell, seed) for seed in range(config.seeds) for cell in cells]
-        for number, (cell, seed) in enumerate(names):
-            events.note(f"run {number + 1} of {len(names)}: {cell}, seed {seed}")
+        runs: list[StudyRun] = []
+        for number, (cell, seed) in enumerate(names, start=1):
+            events.note(f"run {number} of {len(names)}: {cell}, seed {seed}")
             place = folder / f"{plain(cell)}-seed-{seed}"
             if not _is_finished(place):
                 _run(replace(cells[cell], seed=seed), prepared, floor, place, events, command)
-        runs = tuple(_finished(cell, seed, cells[cell], folder / f"{plain(cell)}-seed-{seed}") for cell, seed in names)
-        best = floor.best
-        result = StudyResult(config.name, study, source.name, folder, config.steps, runs, best.name, best.test_accuracy)
-        _write_table(result)
-    return result
+            runs.append(_finished(cell, seed, cells[cell], place))
+            _write_table(folder, runs)
+    best = floor.best
+    return StudyResult(
+        config.name, study, source.name, folder, config.steps, tuple(runs), best.name, best.test_accuracy
+    )
 
 
 def _settled(folder: Path, base: TrainConfig, prepared: PreparedData, events: Events) -> TrainConfig:
@@ -199,11 +202,11 @@ def _finished(cell: str, seed: int, config: TrainConfig, place: Path) -> StudyRu
     )
 
 
-def _write_table(result: StudyResult) -> None:
+def _write_table(folder: Path, runs: Sequence[StudyRun]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(field.name for field in fields(StudyRun))
-    for run in result.runs:
+    for run in runs:
         accuracies = {name: f"{getattr(run, name):.6f}" for name in ("test_accuracy", "validation_accuracy")}
         writer.writerow((asdict(run) | accuracies).values())
-    write_file(result.folder / TABLE_FILE, text.getvalue().encode())
+    write_file(folder / TABLE_FILE, text.getvalue().encode())

@@ -72,6 +72,14 @@ def sweep(config: TrainConfig, rates: SweepConfig, out: str | None, events: Even
 
 
 def is_sweep(folder: str) -> bool:
+    """Whether a folder holds a sweep.
+
+    Raises:
+        RunError: it holds one run of a sweep, which goes on with the others: alone it would be scored on the test side.
+    """
+    trials = Path(folder).absolute().parent
+    if trials.name == FOLDER and (trials / SETTINGS_FILE).exists():
+        raise RunError(f"{folder}: one run of a sweep; go on with all: vitrail fit --resume {trials.parent}")
     return (Path(folder) / FOLDER / SETTINGS_FILE).exists()
 
 
