@@ -134,3 +134,21 @@ def test_causal_attention_keeps_later_tokens_out_of_earlier_ones(relative_length
     assert not torch.allclose(attention(tokens)[:, :4], attention(changed)[:, :4])
     # The last token sees everything either way.
     torch.testing.assert_close(before[:, -1], attention(tokens)[:, -1])
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_learning_in_bfloat16_computes_what_float32_does(is_causal: bool, has_bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(2, 3, 7, 8, generator=generator) for _ in range(3)]
+    bias = torch.randn(2, 3, 7, 7, generator=generator) if has_bias else None
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        parts = [tensor.to(dtype, copy=True).requires_grad_() for tensor in tensors]
+        answer = attend(*parts, None if bias is None else bias.to(dtype), is_causal=is_causal)
+        assert answer.dtype == dtype
+        answer.float().square().sum().backward()
+        found.append([answer.float(), *(part.grad.float() for part in parts if part.grad is not None)])
+    assert len(found[0]) == len(found[1]) == 4
+    for exact, rounded in zip(*found, strict=True):
+        assert (exact - rounded).abs().max() < 0.03 * exact.abs().max()
