@@ -144,6 +144,28 @@ def test_the_command_plans_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "vit_imagenet", "--pictures", "9", "--data", "digits"]) == 2
 
 
+def test_a_recipe_without_weights_is_planned_with_its_own_model(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = DataFacts(num_classes=10, num_train=50_000)
+    for name in ("masked_patches", "next_patch"):
+        own = RECIPES[name](Situation(DataConfig("PHOTOS"), facts))
+        assert _recipe_config(Plan(what=name, on="H100"), facts).model == own.model
+    assert main(["plan", "finetune_small", "--on", "H100", "--pictures", "5000", "--classes", "5"]) == 0
+    assert "(ViT-B/16, for the recipe's weights)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["ViT-Ti/16", "--batch-size", "0"], "--batch-size 0 is not at least 1"),
+        (["ViT-Ti/16", "--classes", "0"], "--classes 0 is not at least 1"),
+        (["vit_imagnet"], "Did you mean 'vit_imagenet'"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *arguments, "--on", "H100"]) == 2
+    assert why in capsys.readouterr().err
+
+
 def test_here_nothing_is_timed_that_would_not_fit() -> None:
     config = RECIPES["vit_huge_large_data"](Situation(DataConfig("x"), DataFacts(num_classes=18_291)))
     config = replace(config, accumulation_steps=1)

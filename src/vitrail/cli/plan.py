@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vitrail.training.config import TrainConfig
 
 _IMAGENET = 1_281_167  # training pictures of ImageNet-1k
+_STAND_IN = "ViT-B/16"  # for the weights that a fine-tuning recipe takes its architecture from
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ def run(arguments: list[str]) -> int:
     command = parse(Plan, arguments, prog="vitrail plan")
     if command.data is not None and (command.pictures is not None or command.classes is not None):
         raise UsageError("give either --data PHOTOS or --pictures N [--classes K], not both.")
+    for option, number in (("--classes", command.classes), ("--batch-size", command.batch_size)):
+        if number is not None and number < 1:
+            raise UsageError(f"{option} {number} is not at least 1.")
+    from vitrail.recipes import RECIPES, needs_weights
     from vitrail.tasks.plan import HERE, get_device, plan
 
     if command.on != HERE:
@@ -76,10 +81,11 @@ def run(arguments: list[str]) -> int:
         utilization=command.utilization,
         price=command.price,
     )
+    stand_in = _STAND_IN if command.what in RECIPES and needs_weights(command.what) else None
     if command.json:
-        write_json({**asdict(result), "fits": result.fits})
+        write_json({**asdict(result), "fits": result.fits, "weights_taken_to_be": stand_in})
     else:
-        _tell(result, pictures)
+        _tell(result, pictures, stand_in)
     return 0
 
 
@@ -99,24 +105,31 @@ def _pictures(command: Plan) -> _Pictures:
     if command.data is not None:
         return _pictures_of(command.data)
     num_train = _IMAGENET if command.pictures is None else command.pictures
-    return _Pictures(DataFacts(num_classes=command.classes or 1000, num_train=num_train))
+    return _Pictures(DataFacts(num_classes=1000 if command.classes is None else command.classes, num_train=num_train))
 
 
 def _config(command: Plan, facts: DataFacts) -> TrainConfig:
     from vitrail.data.config import DataConfig, Preprocessing
+    from vitrail.errors import ConfigError, did_you_mean
     from vitrail.models.kinds import get_model_config
     from vitrail.models.variants import get_config
     from vitrail.objectives.config import SupervisedConfig
-    from vitrail.recipes import RECIPES, Situation, StartingWeights
+    from vitrail.recipes import RECIPES, Situation, StartingWeights, needs_weights
     from vitrail.training.config import TrainConfig
 
     data = DataConfig(command.data or "PHOTOS")
     if command.what in RECIPES:
-        # A fine-tuning recipe takes its architecture from the weights; without any, the base model stands for them.
-        start = StartingWeights("BUNDLE", get_config("ViT-B/16"), Preprocessing())
+        start = None
+        if needs_weights(command.what):
+            start = StartingWeights("BUNDLE", get_config(_STAND_IN), Preprocessing())
         config: Any = RECIPES[command.what](Situation(data, facts, start))
     else:
-        model = get_model_config(command.what)
+        try:
+            model = get_model_config(command.what)
+        except ConfigError as error:
+            if near := did_you_mean(command.what, RECIPES):
+                raise ConfigError(f"unknown recipe or model '{command.what}'.{near}") from error
+            raise
         config = TrainConfig(command.what, data, model, Preprocessing(image_size=model.image_size))
     if isinstance(config.objective, SupervisedConfig):
         config = replace(config, model=replace(config.model, num_classes=facts.num_classes))
@@ -158,12 +171,12 @@ def _pictures_of(data: str) -> _Pictures:
     return _Pictures(replace(facts, num_train=len(source) - validation - test), validation, test, source)
 
 
-def _tell(result: PlanResult, pictures: _Pictures) -> None:
+def _tell(result: PlanResult, pictures: _Pictures, stand_in: str | None) -> None:
     facts = pictures.facts
     name = "ImageNet-1k's number" if facts.num_train == _IMAGENET else "made up" if pictures.source is None else ""
     rows = [
         ["pictures", f"{facts.num_train:,} to train on, {facts.num_classes:,} classes{name and f' ({name})'}"],
-        ["parameters", f"{result.parameters:,}"],
+        ["parameters", f"{result.parameters:,}" + (f" ({stand_in}, for the recipe's weights)" if stand_in else "")],
         ["one update", f"{_flops(result.step_flops)}, {result.batch_size} pictures"],
         ["updates", f"{result.total_steps:,} ({result.steps_per_epoch:,} an epoch)"],
         ["the run", _flops(result.exaflops * 1e18)],

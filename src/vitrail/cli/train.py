@@ -64,6 +64,8 @@ def run(arguments: list[str]) -> int:
             "name a recipe first (`vitrail train digits_vit --data digits`; --list shows them), or give"
             " --config RUN/config.json."
         )
+    if command.config and command.scale != 1.0:
+        raise UsageError("--scale shrinks a recipe, and --config has all its fields already: leave --scale out.")
     if wants_help:
         rest = ["--help"]
     if command.sweep and any(argument.startswith("--optimizer.learning") for argument in rest):
@@ -113,11 +115,13 @@ def _from_recipe(name: str, command: Train, rest: list[str]) -> tuple[TrainConfi
     """The config, and the factor of --scale on its learning rate."""
     from vitrail.data.config import DataConfig, Preprocessing
     from vitrail.models.config import ViTConfig
-    from vitrail.recipes import Situation, StartingWeights, get_recipe
+    from vitrail.recipes import Situation, StartingWeights, get_recipe, needs_weights
     from vitrail.recipes.scaling import shrink
 
     recipe, prog = get_recipe(name), f"{PROG} {name}"
-    start = StartingWeights("BUNDLE", ViTConfig(), Preprocessing()) if "--help" in rest else None
+    start = None
+    if "--help" in rest and needs_weights(name):
+        start = StartingWeights("BUNDLE", ViTConfig(), Preprocessing())
     if command.weights is not None:
         from vitrail.weights.load import load, pinned
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vitrail.data.config import DataConfig
 from vitrail.errors import ConfigError, did_you_mean
 from vitrail.recipes.finetune import finetune
 from vitrail.recipes.from_scratch import digits_vit, photos, small_photos, small_pictures
@@ -120,6 +121,15 @@ def get_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise ConfigError(f"unknown recipe '{name}'.{did_you_mean(name, RECIPES)} See `vitrail train --list`.")
     return RECIPES[name]
+
+
+def needs_weights(name: str) -> bool:
+    """Whether a recipe takes its architecture from the weights it starts from, and so refuses to go without any."""
+    try:
+        get_recipe(name)(Situation(DataConfig("PHOTOS")))
+    except ConfigError:
+        return True
+    return False
 
 
 def choose(situation: Situation) -> Choice:

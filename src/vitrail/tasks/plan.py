@@ -131,35 +131,27 @@ def plan(
     Raises:
         ConfigError: an unknown device, a precision it does not have, or numbers out of range.
     """
-    _check(config, num_pictures, num_devices, utilization, price)
-    if on == HERE and num_devices != 1:
-        raise ConfigError(f"here is one device, not {num_devices}: name the accelerator of a cluster (--on A100-80GB)")
-    steps_per_epoch = max(1, num_pictures // config.batch_size)
-    schedule = make_plan(config, steps_per_epoch)
-    num_evaluations = -(-schedule.total_steps // schedule.evaluate_every_steps)
-    counts = _Counts(schedule.total_steps, num_evaluations, num_validation, num_test)
+    _check(config, num_pictures, on, num_devices, utilization, price)
+    schedule = make_plan(config, max(1, num_pictures // config.batch_size))
+    updates = schedule.total_steps
+    counts = _Counts(updates, -(-updates // schedule.evaluate_every_steps), num_validation, num_test)
     if on == HERE:
         settled, machine, seconds, parts, how = _measure_here(config, source, counts)
     else:
-        device = get_device(on)
-        config = settled = _settle(config, device)
-        machine = _machine_of(device, counts)
-        seconds = _seconds(config, device, num_devices, utilization)
-        parts = _hours(counts, seconds, seconds / config.batch_size / _PASSES)  # a forward pass alone
-        how = f"{utilization:.0%} of the peak of {num_devices} x {on}"
-    hours = sum(parts.values())
+        settled, machine, seconds, parts, how = _reckon(config, get_device(on), num_devices, utilization, counts)
+        config = settled
     result = PlanResult(
         device=on,
         num_devices=num_devices,
         precision="bfloat16" if settled.precision == "bfloat16" else "float32",
         parameters=count_parameters(config.model),
         step_flops=training_flops(config.model) * config.batch_size,
-        total_steps=schedule.total_steps,
-        steps_per_epoch=steps_per_epoch,
+        total_steps=updates,
+        steps_per_epoch=schedule.steps_per_epoch,
         batch_size=config.batch_size,
         accumulation_steps=config.accumulation_steps,
         checkpointing=config.checkpointing,
-        exaflops=run_exaflops(config.model, schedule.total_steps * config.batch_size),
+        exaflops=run_exaflops(config.model, updates * config.batch_size),
         memory=machine.memory(config, num_devices),
         memory_process=machine.process,
         memory_worker=machine.worker,
@@ -167,9 +159,9 @@ def plan(
         memory_available=machine.available,
         remedy=None,
         seconds_per_step=seconds,
-        hours=hours,
+        hours=sum(parts.values()),
         hours_by_part=parts,
-        cost=None if price is None else hours * num_devices * price,
+        cost=None if price is None else sum(parts.values()) * num_devices * price,
         how=how,
     )
     return result if result.fits else replace(result, remedy=what_would_fit(config, num_devices, machine))
@@ -231,6 +223,17 @@ def _hours(counts: _Counts, seconds: float, evaluated: float) -> dict[str, float
         # The validation pictures once more and the test pictures, when the run is over.
         "evaluations": ((counts.evaluations + 1) * counts.validation + counts.test) * evaluated / 3600,
     }
+
+
+def _reckon(
+    config: TrainConfig, device: Device, num_devices: int, utilization: float, counts: _Counts
+) -> tuple[TrainConfig, _Machine, float, dict[str, float], str]:
+    """As `_measure_here`, of a named device, from its maker's figures."""
+    config = _settle(config, device)
+    seconds = _seconds(config, device, num_devices, utilization)
+    parts = _hours(counts, seconds, seconds / config.batch_size / _PASSES)  # a forward pass alone
+    how = f"{utilization:.0%} of the peak of {num_devices} x {device.name}"
+    return config, _machine_of(device, counts), seconds, parts, how
 
 
 def _measure_here(
@@ -307,7 +310,11 @@ def available_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _check(config: TrainConfig, num_pictures: int, num_devices: int, utilization: float, price: float | None) -> None:
+def _check(
+    config: TrainConfig, num_pictures: int, on: str, num_devices: int, utilization: float, price: float | None
+) -> None:
+    if on == HERE and num_devices > 1:
+        raise ConfigError(f"here is one device, not {num_devices}: name the accelerator of a cluster (--on A100-80GB)")
     if num_pictures < 1 or num_devices < 1:
         raise ConfigError(f"{num_pictures} pictures on {num_devices} devices: both must be at least 1")
     if not 0 < utilization <= 1:
