@@ -32,9 +32,11 @@ from vitrail.models.kinds import get_model_config
 from vitrail.models.vit import VisionTransformer
 from vitrail.recipes import RECIPES
 from vitrail.recipes.suites import SUITES
+from vitrail.recipes.sweeps import SWEEPS
 from vitrail.report.suite_page import render_suite
-from vitrail.tasks.benchmark import PENALTIES, as_published
+from vitrail.tasks.benchmark import PENALTIES, Training, as_published, finetune_with_sweep
 from vitrail.tasks.features import extract_features
+from vitrail.tasks.starting import load_start
 from vitrail.tasks.suite import SuiteConfig, SuiteResult, run_suite
 from vitrail.training.events import Events
 from vitrail.weights.bundle import BundleConfig, save_bundle
@@ -207,6 +209,37 @@ def test_a_sweep_chooses_the_learning_rate_before_the_last_run(
     score = json.loads((tmp_path / "out" / "scores" / "cifar10.json").read_text())
     assert score["note"].endswith("of 4 tried")
     assert score["num_test"] == 40
+
+
+def test_a_sweep_of_a_benchmark_holds_out_training_pictures_where_it_has_validation_pictures_too(
+    backbone: str, tmp_path: Path
+) -> None:
+    """As the transfer suite has it for Flowers, whose validation pictures take no part."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 10), ("val", 4), ("test", 3)):
+        for label in range(2):
+            for number in range(count):
+                save(tmp_path / "photos" / split / f"c{label}" / f"{number}.png", label, generator)
+    spec, training = str(tmp_path / "photos"), Training("finetune_small", 0.0002, 8)
+    with Events() as events:
+        prepared, start = as_published(open_source(spec), 0.1), load_start(backbone, events)
+        predicted = finetune_with_sweep(training, start, prepared, spec, tmp_path / "run", events, "")
+    assert (predicted.num_train, len(predicted.indices)) == (20, 6)
+    record = json.loads((tmp_path / "run" / "sweep.json").read_text())
+    assert (record["given"], record["num_train"], record["num_held_out"]) == (False, 18, 2)
+
+
+def test_a_task_that_diverges_is_left_out_with_its_reason_and_no_address(
+    backbone: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = replace(SWEEPS["finetune_cifar"], learning_rates=(1e30,))
+    monkeypatch.setitem(SWEEPS, "finetune_cifar", rates)
+    config = SuiteConfig("transfer", backbone, data, ("cifar10",), "sweep", scale=0.0005, image_size=8)
+    with Events() as events:
+        result = run_suite(replace(config, out=str(tmp_path / "out")), events)
+    left_out = next(task for task in result.missing if task.task == "cifar10")
+    assert "every learning rate diverged" in left_out.describe()
+    assert "http" not in left_out.describe()
 
 
 def test_a_killed_suite_keeps_its_finished_tasks(backbone: str, data: str, tmp_path: Path) -> None:

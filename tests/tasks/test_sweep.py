@@ -21,7 +21,7 @@ from vitrail.cli.main import main
 from vitrail.data.config import Augmentation, DataConfig, Preprocessing
 from vitrail.data.sources import open_source
 from vitrail.data.split import TEST, TRAIN, VALIDATION
-from vitrail.errors import ConfigError, RunError
+from vitrail.errors import ConfigError, NonFiniteError, RunError
 from vitrail.models.config import ViTConfig
 from vitrail.recipes import RECIPES
 from vitrail.recipes.sweeps import SWEEPS, SweepConfig, get_sweep
@@ -160,7 +160,14 @@ def test_a_killed_sweep_keeps_its_finished_runs(tmp_path: Path) -> None:
     assert "0.003" in (tmp_path / "s" / "report.html").read_text(encoding="utf-8")
 
 
-def test_options_that_contradict_a_sweep_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_of_which_no_rate_is_any_good_says_so(tmp_path: Path) -> None:
+    with Events() as events, pytest.raises(NonFiniteError, match="smaller ones with --rates"):
+        sweep(tiny("digits", 8), SweepConfig((1e30,), 0.2), str(tmp_path / "run"), events)
+
+
+def test_options_that_contradict_a_sweep_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["train", "--config", str(tmp_path / "config.json"), "--scale", "0.1"]) == 2
+    assert "leave --scale out" in capsys.readouterr().err
     command = ["train", "digits_vit", "--data", "digits"]
     assert main([*command, "--rates", "0.1"]) == 2
     assert "add --sweep" in capsys.readouterr().err

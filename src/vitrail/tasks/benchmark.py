@@ -141,8 +141,7 @@ def finetune(
 ) -> Predicted:
     """Train on training and validation pictures together, in the run folder `place`, from its last checkpoint where it
     has one; ask the last weights about the test pictures."""
-    splits = np.where(prepared.splits == VALIDATION, TRAIN, prepared.splits).astype(np.int8)
-    whole = replace(prepared, splits=splits)
+    whole = _learning_from_all(prepared)
     if (place / CONFIG_FILE).exists():
         config = read_config(place)
     else:
@@ -162,15 +161,23 @@ def finetune(
     return train_in(place, config, whole, Floor(()), events, command, end, start)
 
 
+def _learning_from_all(prepared: PreparedData) -> PreparedData:
+    """With the validation pictures among the training pictures."""
+    splits = np.where(prepared.splits == VALIDATION, TRAIN, prepared.splits).astype(np.int8)
+    return replace(prepared, splits=splits)
+
+
 def finetune_with_sweep(
     training: Training, start: Start, prepared: PreparedData, spec: str, place: Path, events: Events, command: str
 ) -> Predicted:
     """As `finetune`, at the learning rate that is best on held-out training pictures, of those that the paper tried."""
-    config, factor = training_config(training, start, prepared, spec)
+    # The features of the sweep's floor are kept under the fingerprint.
+    whole = replace(_learning_from_all(prepared), fingerprint=_fingerprint(prepared, events))
+    config, factor = training_config(training, start, whole, spec)
     rates = get_sweep(training.recipe, factor=factor)
     own = Events(*events.sinks)
     try:
-        result = sweep(config, rates, str(place), own, command)
+        result = sweep(config, rates, str(place), own, command, whole)
     finally:
         for sink in own.sinks[len(events.sinks) :]:
             sink.close()  # the log of this sweep, which does not listen to the next one

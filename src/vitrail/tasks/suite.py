@@ -238,7 +238,10 @@ def _task(
             score = _score_again(config, task, name, folder)
         else:
             score = _score(config, task, name, start, folder, events, command, began)
-    except (DataError, NonFiniteError) as error:
+    except NonFiniteError as error:
+        events.note(f"{task.title} is left out, for now")
+        return MissingTask(name, str(error))
+    except DataError as error:
         data = PUBLISHED[task.published]
         is_real = task.scored_from is not None
         missing = MissingTask(
@@ -296,7 +299,8 @@ def _score_again(config: SuiteConfig, task: SuiteTask, name: str, folder: Path) 
         raise DataError("the labels are not given; name the published real.json with --real")
     real_labels = read_real_labels(config.real_labels)
     path = folder / "predictions" / f"{task.scored_from}.csv"
-    if not path.exists():
+    scored = folder / "scores" / f"{task.scored_from}.json"
+    if not (path.exists() and scored.exists()):
         raise DataError(f"there are no predictions of the task {task.scored_from}, which it is scored from")
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -305,7 +309,7 @@ def _score_again(config: SuiteConfig, task: SuiteTask, name: str, folder: Path) 
         raise DataError(f"{path}: some of the pictures are not ImageNet's validation pictures")
     predicted = imagenet_classes(tuple(row["prediction"] for row in rows))
     score = real_score(predicted, np.array(places, dtype=np.int64), real_labels)
-    before = TaskScore(**json.loads((folder / "scores" / f"{task.scored_from}.json").read_bytes()))
+    before = TaskScore(**json.loads(scored.read_bytes()))
     left_out = f"{score.num_left_out:,} pictures without a label left out"
     return TaskScore(name, score.accuracy, before.num_train, score.num_pictures, before.num_broken, 0.0, left_out)
 

@@ -37,7 +37,14 @@ FEW_HELD_OUT = 100  # below this, chance alone orders rates that are about as go
 FOLDER, SETTINGS_FILE, RESULT_FILE = "sweep", "settings.json", "held_out.json"
 
 
-def sweep(config: TrainConfig, rates: SweepConfig, out: str | None, events: Events, command: str = "") -> RunResult:
+def sweep(
+    config: TrainConfig,
+    rates: SweepConfig,
+    out: str | None,
+    events: Events,
+    command: str = "",
+    prepared: PreparedData | None = None,
+) -> RunResult:
     """Run each learning rate on a part of the training pictures, then the best on all of them; evaluate that one once.
 
     A validation split that the data brings is what the rate is chosen on, and is not learnt from; else a share of the
@@ -47,8 +54,10 @@ def sweep(config: TrainConfig, rates: SweepConfig, out: str | None, events: Even
     Args:
         out: the folder of the last run, with the others below sweep/; None: runs/<recipe>-<data>. One that holds this
             sweep already is gone on with.
+        prepared: the pictures of config.data, divided; None: checked and divided as `fit` does.
     Raises:
-        ConfigError, DataError, WeightsError, RunError, Interrupted: each says what to do next; finished runs are kept.
+        ConfigError, DataError, WeightsError, RunError, NonFiniteError, Interrupted: each says what to do next; finished
+            runs are kept.
     """
     if not isinstance(config.objective, SupervisedConfig):
         raise ConfigError(f"a sweep needs labels to choose by, and objective '{config.objective.kind}' has none")
@@ -64,7 +73,7 @@ def sweep(config: TrainConfig, rates: SweepConfig, out: str | None, events: Even
         events.add(TextLog(folder / LOG_FILE))
         watch = Stopwatch()
         with watch.phase("check"):
-            whole = prepare_data(source, data, events)
+            whole = prepare_data(source, data, events) if prepared is None else prepared
         try:
             return _sweep(config, rates, whole, folder, events, command, watch)
         except Interrupted as stop:
@@ -131,7 +140,7 @@ def _sweep(
         scored = "it diverged" if accuracy is None else f"{100 * accuracy:.2f} % of the held-out pictures named right"
         events.note(f"learning rate {rate:g}: {scored}")
     if all(rate.accuracy is None for rate in tried):
-        raise RunError(f"{folder}: every learning rate diverged; try smaller ones with --rates and another --out")
+        raise NonFiniteError(f"{folder}: every learning rate diverged; try smaller ones with --rates and another --out")
     found = Sweep(tuple(tried), len(part.indices(TRAIN)), num_held_out, has_own)
     write_sweep(folder, found)
     events.note(f"run {len(places) + 1} of {len(places) + 1}, on all training pictures. {found.describe()}")
