@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageDraw, ImageEnhance
 
 from vitrail.data.copies import pairs_by_hash, same_files
 from vitrail.data.fingerprints import SIDE, WINDOWS, fingerprint, perceptual_hashes
@@ -116,6 +116,20 @@ def test_the_same_shapes_in_another_colour_are_another_picture(tmp_path: Path) -
 
 def test_handwritten_digits_of_different_people_are_no_copies() -> None:
     assert pairs_by_hash(fingerprint(open_source("digits")), None, mirrored=True) == []
+
+
+def _stroke(slant: int, thickness: int) -> Image.Image:
+    """A handwritten 1, white on black."""
+    image = Image.new("RGB", (256, 256))
+    ImageDraw.Draw(image).line([(128 + slant, 40), (128 - slant, 216)], fill="white", width=thickness)
+    return image.resize((64, 64), Image.Resampling.LANCZOS)
+
+
+def test_large_pictures_of_strokes_are_no_copies_but_where_they_agree_uncut(tmp_path: Path) -> None:
+    strokes = [_stroke(slant, thickness) for slant in (30, 36, 42, 48) for thickness in (24, 28, 32)]
+    _save(tmp_path, [*strokes, strokes[5].resize((96, 96), Image.Resampling.BICUBIC)], quality=98)
+    found = pairs_by_hash(fingerprint(open_source(str(tmp_path))), None)
+    assert [(pair.first, pair.second) for pair in found] == [(5, 12)]
 
 
 def test_the_mirrored_hash_is_the_hash_of_the_mirrored_pixels() -> None:

@@ -96,7 +96,7 @@ def pairs_by_hash(
             if second is None and not window:
                 wanted &= one < other  # each pair would be seen twice
             if window:
-                wanted &= ~_are_small((first, others), one, other)
+                wanted &= ~_say_little((first, others), one, other)
             one, other, distances = one[wanted], other[wanted], distances[wanted]
             for start in range(0, len(one), _CHUNK):
                 part = slice(start, start + _CHUNK)
@@ -134,11 +134,11 @@ def _judge(
         bounds = bounds if cut else np.concatenate([bounds[:2], 1 - bounds[:1:-1]])
     whole = images[1 - cut]
     part, bounds = images[cut].copy(), np.tile(bounds, (len(one), 1))
-    small = _are_small(sets, one, other)
-    part[~small], bounds[~small] = aligned(part[~small], whole[~small], bounds[~small])
+    little = _say_little(sets, one, other)
+    part[~little], bounds[~little] = aligned(part[~little], whole[~little], bounds[~little])
     sides = np.minimum(sets[0].sides[one], sets[1].sides[other])
     left = 1 - detail_correlation(part, whole, sides)
-    limits = np.where(small, MAX_STRICT_RESIDUAL, MAX_DETAIL_RESIDUAL)
+    limits = np.where(little, MAX_STRICT_RESIDUAL, MAX_DETAIL_RESIDUAL)
     agree = (left <= limits) & (_colour_residuals(part, whole) <= MAX_COLOUR_RESIDUAL)
     is_cut = np.maximum(bounds[:, ::2], 1 - bounds[:, 1::2]).max(axis=1) > CROPPED
     for place in np.flatnonzero(agree).tolist():
@@ -150,14 +150,16 @@ def _judge(
             best[key] = pair
 
 
-def _are_small(
+def _say_little(
     sets: tuple[Fingerprints, Fingerprints], one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
-    """Both, not one: a picture that was shrunk or cropped below the limit has an original above it.
+    """Pairs of small pictures, or of strokes on plain ground, however large: these must agree uncut.
 
-    Handwritten digits of different people agree as well as copies of larger pictures do, so these must agree uncut.
+    Handwritten digits of different people agree as well, once moved, as copies of other pictures do. Both, not one: a
+    picture that was shrunk or cropped below the limit has an original above it.
     """
-    return np.asarray((sets[0].sides[one] < SMALL_SIDE) & (sets[1].sides[other] < SMALL_SIDE))
+    small = (sets[0].sides[one] < SMALL_SIDE) & (sets[1].sides[other] < SMALL_SIDE)
+    return np.asarray(small | (sets[0].sparse[one] & sets[1].sparse[other]))
 
 
 def _colour_residuals(first: Floats, second: Floats) -> Floats:
