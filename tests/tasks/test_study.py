@@ -23,21 +23,24 @@ from vitrail.data.config import DataConfig
 from vitrail.data.facts import DataFacts
 from vitrail.data.sources import open_source
 from vitrail.data.split import TRAIN
-from vitrail.errors import ConfigError, RunError
+from vitrail.errors import ConfigError, NonFiniteError, RunError
 from vitrail.models.build import build_model
 from vitrail.models.config import ViTConfig
 from vitrail.models.costs import count_macs
 from vitrail.models.resnet_config import ResNetConfig
 from vitrail.recipes import Situation
 from vitrail.recipes.compute import BUDGETS, family_and_budget
-from vitrail.recipes.studies import STUDIES, base_config, get_study
+from vitrail.recipes.studies import STUDIES, Study, base_config, get_study
 from vitrail.report.study_page import render_study
 from vitrail.tasks.prepare import prepare_data, restrict_training
+from vitrail.tasks.several import require_same
 from vitrail.tasks.study import StudyConfig, run_study
+from vitrail.training.config import TrainConfig
 from vitrail.training.events import Events
 from vitrail.training.run_folder import read_config
 from vitrail.training.schedule import make_plan
 
+RATES = {"low": 1e-3, "absurd": 1e30}  # the second diverges
 VITRAIL = str(Path(sys.executable).parent / "vitrail")
 # Study -> what its cells may differ in.
 DIFFERENCES = {
@@ -188,6 +191,44 @@ def test_runs_that_are_added_compute_as_those_that_are_there(study: Path) -> Non
     with Events() as events:
         run_study(StudyConfig("pooling", "digits", seeds=2, steps=3, out=str(study)), events)
     assert read_config(places[-1]).precision == other  # whatever a trial of its own would have said
+
+
+def test_a_study_goes_on_with_the_pictures_it_began_with_or_not_at_all(study: Path) -> None:
+    record = next(iter(sorted(study.glob("*/data.json"))))
+    before = record.read_text()
+    record.write_text(json.dumps(json.loads(before) | {"fingerprint": "another"}))
+    with Events() as events, pytest.raises(RunError, match="began on other pictures"):
+        run_study(StudyConfig("pooling", "digits", seeds=2, steps=3, out=str(study)), events)
+    record.write_text(before)
+
+
+def test_a_run_that_diverges_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cells(base: TrainConfig) -> dict[str, TrainConfig]:
+        sgd = {name: replace(base.optimizer, name="sgd", learning_rate=rate) for name, rate in RATES.items()}
+        return {name: replace(base, optimizer=optimizer) for name, optimizer in sgd.items()}
+
+    monkeypatch.setitem(STUDIES, "rates", Study("Which rate?", "no section", cells))
+    config = StudyConfig("rates", "digits", seeds=1, steps=4, out=str(tmp_path / "run"))
+    with Events() as events:
+        result = run_study(config, events)
+        assert [run.cell for run in result.runs] == ["low"]
+        assert result.to_json()["diverged"] == ["absurd, seed 0"]
+        assert "Diverged, and in no figure: absurd, seed 0." in render_study(result)
+        monkeypatch.setitem(RATES, "low", 1e30)
+        with pytest.raises(NonFiniteError, match="every run diverged"):
+            run_study(replace(config, out=str(tmp_path / "other")), events)
+
+
+def test_a_sweep_or_study_that_died_before_it_wrote_anything_can_begin_again(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    settings = tmp_path / "sweep" / "settings.json"
+    require_same(tmp_path, settings, {"rates": [1]}, "sweep")
+    require_same(tmp_path, settings, {"rates": [1]}, "sweep")
+    with pytest.raises(RunError, match="other settings"):
+        require_same(tmp_path, settings, {"rates": [2]}, "sweep")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(RunError, match="something else"):
+        require_same(tmp_path, tmp_path / "study.json", {}, "study")
 
 
 def test_a_killed_study_keeps_its_finished_runs(tmp_path: Path) -> None:

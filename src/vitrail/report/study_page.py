@@ -30,7 +30,7 @@ def write_study_page(result: StudyResult, path: Path) -> None:
 def render_study(result: StudyResult) -> str:
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     cells = result.by_cell()
-    seeds = len(next(iter(cells.values())))
+    seeds = max(map(len, cells.values()))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -68,18 +68,24 @@ def _effort(result: StudyResult) -> str:
 
 
 def verdict(result: StudyResult) -> str:
-    """The best and the worst cell, and whether the seeds tell them apart; by compute, the families in order."""
+    """The best and the worst cell, and whether the seeds tell them apart; by compute, the families in order. What
+    diverged is named."""
     cells = result.by_cell()
-    if not result.study.by_compute:
-        return _verdict(cells)
+    said = _verdict_by_compute(cells) if result.study.by_compute else _verdict(cells)
+    return f"{said} Diverged, and in no figure: {'; '.join(result.diverged)}." if result.diverged else said
+
+
+def _verdict_by_compute(cells: dict[str, list[StudyRun]]) -> str:
     budgets: dict[str, list[StudyRun]] = {budget: [] for budget in BUDGETS}
     for cell in _ranked(cells):
         budgets[family_and_budget(cell)[1]].append(cells[cell][0])
     told = []
     for budget, runs in budgets.items():
+        if not runs:
+            continue
         figures = (f"{family_and_budget(run.cell)[0]} {_mean(cells, run.cell)}" for run in runs)
         told.append(f"With {budget}: {', '.join(figures)}.")
-    flops = [[run.training_flops for run in runs] for runs in budgets.values()]
+    flops = [[run.training_flops for run in runs] for runs in budgets.values() if runs]
     if any(max(spent) > _EQUAL * min(spent) for spent in flops):
         told.append("These runs are so short that whole updates make their compute unequal: --steps makes them longer.")
     if min(map(len, cells.values())) < 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from vitrail.errors import RunError
 from vitrail.storage import write_json
 from vitrail.tasks.floor import Floor
-from vitrail.tasks.prepare import PreparedData, write_data_record
+from vitrail.tasks.prepare import DATA_FILE, PreparedData, read_data_record, write_data_record
 from vitrail.tasks.run import Run
 from vitrail.tasks.starting import Start, write_start
 from vitrail.tasks.timing import Stopwatch
@@ -53,11 +53,21 @@ def require_same(folder: Path, path: Path, settings: Mapping[str, Any], what: st
             raise RunError(f"{path}: damaged ({error}); choose another --out") from error
         if before != now:
             raise RunError(f"{folder}: holds another {what}, or this one with other settings; choose another --out")
-    elif any(folder.glob("[!.]*")):
+    elif any(child != path.parent for child in folder.rglob("[!.]*")):
         raise RunError(f"{folder}: holds something else; choose another --out")
     else:
         path.parent.mkdir(exist_ok=True)
         write_json(path, now)
+
+
+def require_same_pictures(places: Iterable[Path], prepared: PreparedData) -> None:
+    """Raises RunError where a run that has begun in one of the folders learns from other pictures than these."""
+    for place in places:
+        if (place / DATA_FILE).exists() and read_data_record(place).get("fingerprint") != prepared.fingerprint:
+            raise RunError(
+                f"{place}: began on other pictures than {prepared.source.spec} holds now; put them back, or begin anew"
+                " with another --out"
+            )
 
 
 def settle(

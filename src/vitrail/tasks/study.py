@@ -15,7 +15,7 @@ import numpy as np
 from vitrail.configuration import to_dict
 from vitrail.data.config import DataConfig
 from vitrail.data.sources import absolute_spec, open_source
-from vitrail.errors import ConfigError, WeightsError
+from vitrail.errors import ConfigError, NonFiniteError, WeightsError
 from vitrail.models.kinds import count_macs, count_parameters
 from vitrail.models.timm_model import require_timm_model
 from vitrail.recipes.compute import at_budgets, baselines
@@ -26,10 +26,11 @@ from vitrail.tasks.plan import training_flops
 from vitrail.tasks.prepare import PreparedData, describe_splits, prepare_data, restrict_training
 from vitrail.tasks.result import finish
 from vitrail.tasks.run import Run, resolved
-from vitrail.tasks.several import make_folder, plain, require_same, settle, train_in
+from vitrail.tasks.several import make_folder, plain, require_same, require_same_pictures, settle, train_in
 from vitrail.tasks.situation import situation
 from vitrail.training.config import TrainConfig
 from vitrail.training.events import Events
+from vitrail.training.interrupts import Interrupted
 from vitrail.training.run_folder import CONFIG_FILE, lock_run, read_config
 from vitrail.weights.bundle import read_bundle_config
 
@@ -75,6 +76,7 @@ class StudyResult:
     runs: tuple[StudyRun, ...]
     floor: str  # name of the best floor
     floor_accuracy: float  # on the test pictures
+    diverged: tuple[str, ...] = ()  # runs that are in no figure: "none, seed 2"
 
     def by_cell(self) -> dict[str, list[StudyRun]]:
         cells: dict[str, list[StudyRun]] = {}
@@ -91,6 +93,7 @@ class StudyResult:
             "steps": self.steps,
             "floor": self.floor,
             "floor_test_accuracy": self.floor_accuracy,
+            "diverged": list(self.diverged),
             "cells": [
                 {
                     "cell": cell,
@@ -120,7 +123,8 @@ def run_study(config: StudyConfig, events: Events, command: str = "") -> StudyRe
     same.
 
     Raises:
-        DataError, RunError, NonFiniteError, Interrupted: each says what to do next; finished runs are kept.
+        DataError, RunError, Interrupted: each says what to do next; finished runs are kept. NonFiniteError: all
+            diverged; some alone are left out, and named.
     """
     study = get_study(config.name)
     _check_baselines(study, config)
@@ -132,22 +136,42 @@ def run_study(config: StudyConfig, events: Events, command: str = "") -> StudyRe
         settings = {"study": config.name, "steps": config.steps, "base": to_dict(base)}
         require_same(folder, folder / STUDY_FILE, settings, "study")
         prepared = prepare_data(source, data, events)
+        require_same_pictures(sorted(folder.iterdir()), prepared)
         events.note(f"data: {describe_splits(prepared)}")
         floor = measure_floor(prepared, None, 0)
         base = _settled(folder, resolved(base, prepared), prepared, events)
         cells = study.cells(base) | at_budgets(base, baselines(base, config.baselines))
         names = [(cell, seed) for seed in range(config.seeds) for cell in cells]
         runs: list[StudyRun] = []
+        diverged: list[str] = []
         for number, (cell, seed) in enumerate(names, start=1):
             events.note(f"run {number} of {len(names)}: {cell}, seed {seed}")
             place = folder / f"{plain(cell)}-seed-{seed}"
-            if not _is_finished(place):
-                _run(replace(cells[cell], seed=seed), prepared, floor, place, events, command)
+            try:
+                if not _is_finished(place):
+                    _run(replace(cells[cell], seed=seed), prepared, floor, place, events, command)
+            except NonFiniteError as error:
+                events.warning(f"this run diverged and is in no figure: {error}")
+                diverged.append(f"{cell}, seed {seed}")
+                continue
+            except Interrupted as stop:
+                said = "stopped; finished runs are kept, and the same command goes on"
+                raise Interrupted(stop.signal_number, said) from stop
             runs.append(_finished(cell, seed, cells[cell], place))
             _write_table(folder, runs)
+    if not runs:
+        raise NonFiniteError(f"{folder}: every run diverged; look at the pictures with: vitrail check {config.data}")
     best = floor.best
     return StudyResult(
-        config.name, study, source.name, folder, config.steps, tuple(runs), best.name, best.test_accuracy
+        config.name,
+        study,
+        source.name,
+        folder,
+        config.steps,
+        tuple(runs),
+        best.name,
+        best.test_accuracy,
+        tuple(diverged),
     )
 
 

@@ -22,7 +22,7 @@ from vitrail.tasks.inference import ask
 from vitrail.tasks.prepare import PreparedData, describe_splits, hold_out, prepare_data
 from vitrail.tasks.result import RunResult, finish
 from vitrail.tasks.run import Run, accuracy_and_loss, resolved
-from vitrail.tasks.several import make_folder, plain, require_same, settle, train_in
+from vitrail.tasks.several import make_folder, plain, require_same, require_same_pictures, settle, train_in
 from vitrail.tasks.starting import Start, load_start
 from vitrail.tasks.timing import Stopwatch
 from vitrail.tasks.tried_rates import Sweep, TriedRate, write_sweep
@@ -131,6 +131,7 @@ def _sweep(
         floor = measure_floor(part, None if start is None else start.bundle, config.seed, events)
     events.note(f"floor, without any training: {floor.describe()} (validation accuracy)")
     places = {rate: folder / FOLDER / f"rate-{rate:g}" for rate in rates.learning_rates}
+    require_same_pictures((*places.values(), folder), whole)
     base = _settled(resolved(config, whole), part, list(places.values()), events, start)
     tried = []
     for number, (rate, place) in enumerate(places.items(), start=1):
