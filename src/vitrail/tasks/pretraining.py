@@ -197,8 +197,10 @@ class PretrainingResult:
         health = describe_health(self.best_validation, _num_features(self.config))
         source = self.prepared.source
         photos = source.spec if len(source.classes) > 1 else "LABELLED_PHOTOS"
+        is_better = self.best_validation["loss"] < self.best_validation["guessing_loss"]
+        learned = "Features learned without labels" if is_better else "Nothing learned yet, no better than guessing"
         return (
-            f"Features learned without labels: {health}.",
+            f"{learned}: {health}.",
             f"Next:   vitrail fit {photos} --weights {self.folder}",
         )
 
