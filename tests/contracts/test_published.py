@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import pickle
 import sys
 import tarfile
@@ -13,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import h5py
 import numpy as np
 import pytest
 from published_layouts import LAYOUTS, example, jpeg, picture, record
@@ -242,6 +244,94 @@ def test_what_is_missing_is_told_with_the_address_and_the_layout(name, tmp_path)
         open_source(f"{name}:{tmp_path / 'nowhere'}")
     assert PUBLISHED[name].address in str(caught.value)
     assert PUBLISHED[name].layout in str(caught.value)
+
+
+def _deep_scenes(root):
+    (root / "CLEVR_v1.0" / "scenes" / "CLEVR_val_scenes.json").write_text("[" * 200_000)
+
+
+def _half_a_letter(root):
+    scene = {"image_filename": "\\ud800.png", "objects": [{"pixel_coords": [1, 2, 9]}] * 3}
+    file = root / "CLEVR_v1.0" / "scenes" / "CLEVR_val_scenes.json"
+    file.write_text(json.dumps({"scenes": [scene]}).replace("\\\\", "\\"))
+
+
+def _far_scene(root):
+    scene = {"image_filename": "1.png", "objects": [{"pixel_coords": [1, 2, float("nan")]}]}
+    (root / "CLEVR_v1.0" / "scenes" / "CLEVR_val_scenes.json").write_text(json.dumps({"scenes": [scene]}))
+
+
+def _long_cell(root):
+    (root / "trainLabels.csv").write_text("image,level\n" + 200_000 * "1" + ",0\n")
+
+
+def _solution_without_usage(root):
+    (root / "retinopathy_solution.csv").write_text("image,level\n2_left,4\n")
+
+
+def _endless_batch(root):
+    with (root / "cifar-10-batches-bin" / "test_batch.bin").open("r+b") as file:
+        file.truncate(10**12)
+
+
+def _flower_named_in_text(root):
+    savemat(root / "imagelabels.mat", {"labels": "rose"})
+
+
+def _half_a_flower(root):
+    savemat(root / "setid.mat", {"trnid": [[1.5]], "valid": [[2]], "tstid": [[3]]})
+
+
+def _half_a_metastasis(root):
+    with h5py.File(root / "camelyonpatch_level_2_split_test_y.h5", "w") as file:
+        file["y"] = np.full((1, 1, 1, 1), 0.5)
+
+
+def _endless_labels(root):
+    with h5py.File(root / "camelyonpatch_level_2_split_test_y.h5", "w") as file:
+        file.create_dataset("y", (10**12,), np.uint8, chunks=(1024,))
+
+
+def _folder_for_patches(root):
+    with h5py.File(root / "camelyonpatch_level_2_split_test_x.h5", "w") as file:
+        file.create_group("x")
+
+
+def _scrambled_sprites(root):
+    file = root / "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
+    content = bytearray(file.read_bytes())
+    start = content.index(b"imgs.npy") + 40
+    content[start : start + 30] = 30 * b"\xff"
+    file.write_bytes(content)
+
+
+def _long_drive(root):
+    (root / "mapping" / "train_rand.txt").write_text("4,1,2," + 5000 * "3")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "why"),
+    [
+        ("clevr-count", _deep_scenes, "not CLEVR's list of scenes"),
+        ("clevr-count", _half_a_letter, "no file name"),
+        ("clevr-distance", _far_scene, "the depth nan is not up to 100"),
+        ("retinopathy", _long_cell, "not CSV"),
+        ("retinopathy", _solution_without_usage, "a Usage, Public or Private"),
+        ("cifar10", _endless_batch, "more than 153,650,000 bytes"),
+        ("flowers102", _flower_named_in_text, "a list of whole numbers"),
+        ("flowers102", _half_a_flower, "a list of whole numbers"),
+        ("patch-camelyon", _half_a_metastasis, "whole numbers"),
+        ("patch-camelyon", _endless_labels, "not up to 262,144 whole numbers"),
+        ("patch-camelyon", _folder_for_patches, "cannot be read"),
+        ("dsprites-location", _scrambled_sprites, "cannot be read"),
+        ("kitti-distance", _long_drive, "must name lines of train_mapping"),
+    ],
+)
+def test_a_damaged_list_is_refused_by_its_name(name, damage, why, tmp_path):
+    LAYOUTS[name](tmp_path)
+    damage(tmp_path)
+    with pytest.raises(DataError, match=why):
+        open_source(f"{name}:{tmp_path}")
 
 
 def test_a_listed_picture_that_is_not_there_is_named(tmp_path):

@@ -98,6 +98,8 @@ def clevr_distance(depths: Sequence[float]) -> int:
     """0 to 5: the bin of the nearest object's depth, the third of its `pixel_coords`; the last edge below it counts."""
     if not len(depths):
         raise ValueError("the scene has no objects")
+    if not min(depths) <= CLEVR_DISTANCE_EDGES[-1]:
+        raise ValueError(f"the depth {min(depths)} is not up to {CLEVR_DISTANCE_EDGES[-1]:g}")
     return _bin(min(depths), CLEVR_DISTANCE_EDGES, "depth")
 
 

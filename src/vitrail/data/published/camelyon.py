@@ -81,6 +81,8 @@ def _labels(place: Place, pictures: Path, answers: Path) -> np.ndarray:
     """(N,) int64, 0 or 1, one for each of the pictures."""
     try:
         with _open(answers) as file:
+            if file["y"].size > _MOST or file["y"].dtype.kind not in "iu":  # before anything is unpacked
+                raise ValueError(f"y is {file['y'].dtype} {file['y'].shape}, not up to {_MOST:,} whole numbers")
             labels = np.asarray(file["y"], dtype=np.int64).reshape(-1)
         with _open(pictures) as file:
             shape, dtype = file["x"].shape, file["x"].dtype
@@ -92,8 +94,8 @@ def _labels(place: Place, pictures: Path, answers: Path) -> np.ndarray:
         raise DataError(
             f"{place.spec}: HDF5 files need the package h5py; install it with: pip install 'vitrail[hdf5]'"
         ) from error
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"{place.spec}: {pictures} and its labels cannot be read: {error}") from error
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise DataError(f"{place.spec}: {pictures} and its labels cannot be read: {error}; fetch them again") from error
     return labels
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitrail.data.published.listing import Place, class_folders, file_source, lines_of, pictures_of
+from vitrail.data.published.listing import Place, bytes_of, class_folders, file_source, lines_of, pictures_of
 from vitrail.data.sources.base import ArraySource, FileSource, label_map
 from vitrail.data.split import TEST, TRAIN
 from vitrail.errors import DataError
 
 _PIXELS = 3 * 32 * 32
+_MOST = 50_000  # pictures of a file
 
 
 def read_cifar10(place: Place) -> ArraySource | FileSource:
@@ -33,11 +34,8 @@ def _read(place: Place, files: list[tuple[str, int]], num_label_bytes: int, name
     pixels, labels, splits = [], [], []
     for file, split in files:
         path = place.root / file
-        try:
-            data = np.fromfile(path, dtype=np.uint8)
-        except OSError as error:
-            raise DataError(f"{place.spec}: {path} cannot be read: {error.strerror or error}") from error
         size = num_label_bytes + _PIXELS
+        data = np.frombuffer(bytes_of(place, file, _MOST * size), dtype=np.uint8)
         if len(data) == 0 or len(data) % size:
             raise DataError(
                 f"{place.spec}: {path} has {len(data):,} bytes, which are no whole number of pictures of {size:,}; it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import IO
 
@@ -19,6 +20,7 @@ _FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 _MOST = 737_280
 _SIDE = 64
 _BLOCK = 4096  # pictures
+_LATENTS, _PIXELS = np.dtype("<i8"), np.dtype("u1")
 _ORIENTATION, _X = 3, 4  # columns of latents_classes
 
 
@@ -63,11 +65,11 @@ def _read(place: Place, column: int, label_of: list[int], what: str) -> PackedSo
     try:
         with zipfile.ZipFile(place.root / _FILE) as archive:
             with archive.open("latents_classes.npy") as file:
-                latents = _rows(file, _header(file, (6,), "i"), (6,), np.dtype(np.int64))
+                latents = _rows(file, _header(file, (6,), _LATENTS), (6,), _LATENTS)
             with archive.open("imgs.npy") as file:
-                count = _header(file, (_SIDE, _SIDE), "u")
+                count = _header(file, (_SIDE, _SIDE), _PIXELS)
                 blocks = [
-                    np.packbits(_rows(file, min(_BLOCK, count - start), (_SIDE * _SIDE,), np.dtype(np.uint8)), axis=1)
+                    np.packbits(_rows(file, min(_BLOCK, count - start), (_SIDE * _SIDE,), _PIXELS), axis=1)
                     for start in range(0, count, _BLOCK)
                 ]
         packed = np.concatenate(blocks)
@@ -76,20 +78,19 @@ def _read(place: Place, column: int, label_of: list[int], what: str) -> PackedSo
         values = latents[:, column]
         if values.min() < 0 or values.max() >= len(label_of):
             raise ValueError(f"a latent of {values.max()}, where {len(label_of) - 1} is the greatest")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{place.spec}: {place.root / _FILE} cannot be read: {error}") from error
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"{place.spec}: {place.root / _FILE} cannot be read: {error}; fetch it again") from error
     names = [f"{what} {label:02}" for label in range(max(label_of) + 1)]
     classes, labels = label_map(names, np.array(label_of, dtype=np.int64)[values])
     splits = np.full(len(packed), UNASSIGNED, dtype=np.int8)
     return PackedSource(place.name, place.spec, packed, classes, labels, splits)
 
 
-def _header(file: IO[bytes], shape: tuple[int, ...], kind: str) -> int:
+def _header(file: IO[bytes], shape: tuple[int, ...], wanted: np.dtype[np.generic]) -> int:
     """How many rows follow. Only the arrays that are used are opened: the file's metadata is a pickle."""
     np.lib.format.read_magic(file)
     found, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    itemsize = 8 if kind == "i" else 1
-    is_right = found[1:] == shape and not is_fortran and (dtype.kind, dtype.itemsize) == (kind, itemsize)
+    is_right = found[1:] == shape and not is_fortran and dtype == wanted
     if not is_right or not 0 < found[0] <= _MOST:
         raise ValueError(f"an array of {dtype} {found}, not (up to {_MOST:,}, {', '.join(map(str, shape))})")
     return int(found[0])

@@ -6,6 +6,7 @@ import hashlib
 import os
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -71,7 +72,7 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_BYTES, max_files: i
                     if left_bytes < 0 or num_files > max_files:
                         raise DataError(f"{archive}: unpacks to more than {max_bytes:,} bytes or {max_files:,} files")
                     out.write(chunk)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise DataError(f"{archive}: cannot be unpacked ({error}); remove it and fetch it again") from error
 
 

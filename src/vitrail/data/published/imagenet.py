@@ -75,7 +75,8 @@ def _validation_wnids(place: Place) -> list[str]:
         numbers = _wnids_of_kit(place, kit)
         truth = lines_of(place, f"{kit}/{_TRUTH}")
         wnids = [numbers.get(line, line) for line in truth]
-    unknown = next((wnid for wnid in wnids if wnid not in set(imagenet_synsets())), None)
+    known = set(imagenet_synsets())
+    unknown = next((wnid for wnid in wnids if wnid not in known), None)
     if unknown is not None:
         raise DataError(f"{place.spec}: {unknown!r} in the list of validation labels is no class of ImageNet-1k")
     return wnids
@@ -87,4 +88,7 @@ def _wnids_of_kit(place: Place, kit: str) -> dict[str, str]:
     fields = synsets.dtype.names or ()
     if not {"ILSVRC2012_ID", "WNID"} <= set(fields):
         raise DataError(f"{place.spec}: {kit}/data/meta.mat has no fields ILSVRC2012_ID and WNID")
-    return {str(int(entry["ILSVRC2012_ID"])): str(entry["WNID"]) for entry in np.atleast_1d(synsets)}
+    try:
+        return {str(int(entry["ILSVRC2012_ID"])): str(entry["WNID"]) for entry in np.atleast_1d(synsets)}
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{place.spec}: {kit}/data/meta.mat has an ILSVRC2012_ID that is no number: {error}") from error

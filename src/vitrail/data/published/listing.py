@@ -25,6 +25,7 @@ from vitrail.errors import DataError
 
 Row = tuple[str, str, int]  # path below the folder, class, split
 
+MAX_TEXT_BYTES = 64_000_000  # of a list; the longest, SUN397's, has 4 MB
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -85,16 +86,26 @@ def pictures_of(place: Place, folder: str) -> Iterator[str]:
             yield f"{folder}/{name}" if folder else name
 
 
+def bytes_of(place: Place, file: str, most: int) -> bytes:
+    """A file of the publisher, whole. Raises DataError: it cannot be read, or has more than `most` bytes."""
+    path = place.root / file
+    try:
+        with path.open("rb") as opened:
+            data = opened.read(most + 1)
+    except OSError as error:
+        raise DataError(f"{place.spec}: {path}: {reason(error)}") from error
+    if len(data) > most:
+        raise DataError(f"{place.spec}: {path} has more than {most:,} bytes; it is not the publisher's: fetch it again")
+    return data
+
+
 def lines_of(place: Place, file: str) -> list[str]:
     """The lines of a text file of the publisher that are neither empty nor comments.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or is larger than any list.
     """
-    try:
-        text = (place.root / file).read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise DataError(f"{place.spec}: {place.root / file}: {reason(error)}") from error
+    text = bytes_of(place, file, MAX_TEXT_BYTES).decode("utf-8", "replace")
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
@@ -114,6 +125,21 @@ def read_mat(place: Place, file: str, *names: str) -> list[np.ndarray]:
         if name not in found:
             raise DataError(f"{place.spec}: {place.root / file} has no variable '{name}'; is it the publisher's file?")
     return [np.asarray(found[name]) for name in names]
+
+
+def whole_numbers(place: Place, file: str, values: np.ndarray) -> np.ndarray:
+    """A vector of a MATLAB file, which may keep whole numbers as floats: (N,) int64.
+
+    Raises:
+        DataError: it is no vector, or has anything else than whole numbers.
+    """
+    vector = np.atleast_1d(values)
+    if vector.ndim != 1 or vector.dtype.kind not in "iuf" or not (np.isfinite(vector) & (vector % 1 == 0)).all():
+        raise DataError(
+            f"{place.spec}: {place.root / file} has {vector.dtype} {vector.shape} where a list of whole numbers must"
+            " be; is it the publisher's file?"
+        )
+    return vector.astype(np.int64)
 
 
 def _listed(place: Place, folder: str) -> list[os.DirEntry[str]]:

@@ -74,7 +74,7 @@ def read_matrix(place: Place, file: str, dtype: np.dtype[np.generic], shape: tup
             if len(data) != size or stream.read(1):
                 raise ValueError(f"{count:,} rows are announced, and the file has not just as many")
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{place.spec}: {path} cannot be read: {error}") from error
+        raise DataError(f"{place.spec}: {path} cannot be read: {error}; fetch it again") from error
     return np.frombuffer(data, dtype=dtype).reshape(count, *shape)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-import numpy as np
-
-from vitrail.data.published.listing import Place, file_source, lines_of, read_mat
+from vitrail.data.published.listing import Place, file_source, lines_of, read_mat, whole_numbers
 from vitrail.data.sources.base import FileSource
 from vitrail.data.split import TEST, TRAIN, VALIDATION
 from vitrail.errors import DataError
@@ -30,11 +28,11 @@ def read_flowers(place: Place) -> FileSource:
     """1,020 training, 1,020 validation and 6,149 test pictures of 102 flowers, numbered by the publisher."""
     (labels,) = read_mat(place, "imagelabels.mat", "labels")
     train, validation, test = read_mat(place, "setid.mat", "trnid", "valid", "tstid")
-    labels = np.atleast_1d(labels).astype(np.int64)
+    labels = whole_numbers(place, "imagelabels.mat", labels)
     names = (files("vitrail.data.published") / "flowers_classes.txt").read_text(encoding="utf-8").splitlines()
     rows = []
     for numbers, split in ((train, TRAIN), (validation, VALIDATION), (test, TEST)):
-        for number in np.atleast_1d(numbers).astype(np.int64).tolist():
+        for number in whole_numbers(place, "setid.mat", numbers).tolist():
             if not 1 <= number <= len(labels):
                 raise DataError(f"{place.spec}: setid.mat names picture {number}, imagelabels.mat has {len(labels):,}")
             if not 1 <= labels[number - 1] <= len(names):

@@ -10,8 +10,18 @@ from typing import Any
 import numpy as np
 
 from vitrail.data import vtab
-from vitrail.data.published.listing import Place, Row, class_folders, file_source, lines_of, pictures_of, read_mat
-from vitrail.data.sources.base import ArraySource, FileSource, label_map, reason
+from vitrail.data.published.listing import (
+    Place,
+    Row,
+    bytes_of,
+    class_folders,
+    file_source,
+    lines_of,
+    pictures_of,
+    read_mat,
+    whole_numbers,
+)
+from vitrail.data.sources.base import ArraySource, FileSource, label_map
 from vitrail.data.split import TEST, TRAIN, UNASSIGNED, VALIDATION
 from vitrail.errors import DataError
 
@@ -39,7 +49,7 @@ def read_svhn(place: Place) -> ArraySource:
         found = found.reshape(*found.shape, 1) if found.ndim == 3 else found
         if found.dtype != np.uint8 or found.ndim != 4 or found.shape[:3] != (32, 32, 3):
             raise DataError(f"{place.spec}: X of {file} is {found.dtype} {found.shape}, not uint8 (32, 32, 3, N)")
-        digits = np.atleast_1d(digits).astype(np.int64)
+        digits = whole_numbers(place, file, digits)
         if digits.shape != (found.shape[3],) or digits.min() < 1 or digits.max() > 10:
             raise DataError(f"{place.spec}: y of {file} is not a digit, 1 to 10, for each of {found.shape[3]} pictures")
         pixels.append(found.transpose(3, 0, 1, 2))
@@ -72,23 +82,24 @@ def read_clevr_distance(place: Place) -> FileSource:
     return _clevr(place, name)
 
 
+_MAX_SCENES_BYTES = 2_000_000_000  # 70,000 scenes of ten objects with their relations are a tenth of it
+
+
 def _clevr(place: Place, name_of: Callable[[list[Any]], str]) -> FileSource:
     rows = []
     for name, split in (("train", TRAIN), ("val", TEST)):
         file = place.root / "scenes" / f"CLEVR_{name}_scenes.json"
         if not file.exists():
             continue
+        content = bytes_of(place, f"scenes/{file.name}", _MAX_SCENES_BYTES)
         try:
-            scenes = json.loads(file.read_bytes())["scenes"]
-            for scene in scenes:
+            for scene in json.loads(content)["scenes"]:
                 picture = scene["image_filename"]
-                if "/" in picture:
-                    raise ValueError(f"the picture {picture!r} is a path")
+                if "/" in picture or not picture.isprintable():
+                    raise ValueError(f"the picture {picture!r} is no file name")
                 rows.append((f"images/{name}/{picture}", name_of(scene["objects"]), split))
-        except OSError as error:
-            raise DataError(f"{place.spec}: {file}: {reason(error)}") from error
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise DataError(f"{place.spec}: {file} is not CLEVR's list of scenes: {error!r}") from error
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            raise DataError(f"{place.spec}: {file} is not CLEVR's list of scenes: {error!r}; fetch it again") from error
     return file_source(place, rows, must_check=True)
 
 
@@ -127,13 +138,15 @@ def read_retinopathy(place: Place) -> FileSource:
         ("trainLabels.csv", "train", {"": TRAIN}),
         ("retinopathy_solution.csv", "test", {"Public": VALIDATION, "Private": TEST}),
     ):
-        for row in csv.DictReader(lines_of(place, file)):
-            picture, grade, usage = row.get("image") or "", row.get("level") or "", row.get("Usage") or ""
-            if "/" in picture or not picture or grade not in tuple("01234") or usage not in splits:
-                raise DataError(
-                    f"{place.spec}: {place.root / file} has the row {row}, not an image and a level, 0 to 4"
-                )
-            rows.append((f"{folder}/{picture}.jpeg", f"grade {grade}", splits[usage]))
+        wanted = "an image and a level, 0 to 4" + (", and a Usage, Public or Private" if folder == "test" else "")
+        try:
+            for row in csv.DictReader(lines_of(place, file)):
+                picture, grade, usage = row.get("image") or "", row.get("level") or "", row.get("Usage") or ""
+                if "/" in picture or not picture or grade not in tuple("01234") or usage not in splits:
+                    raise DataError(f"{place.spec}: {place.root / file} has the row {row}, not {wanted}")
+                rows.append((f"{folder}/{picture}.jpeg", f"grade {grade}", splits[usage]))
+        except csv.Error as error:
+            raise DataError(f"{place.spec}: {place.root / file} is not CSV: {error}; fetch it again") from error
     return file_source(place, rows, must_check=True)
 
 

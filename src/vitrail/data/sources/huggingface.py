@@ -45,7 +45,7 @@ class HuggingFaceSource:
 
     def read_bytes(self, index: int) -> bytes:
         cell = self.parts[self.part_of[index]][int(self.rows[index])][self.column]
-        if cell is None:
+        if cell is None or (cell["bytes"] is None and cell["path"] is None):
             raise ImageError(self.key(index), "the row has no picture")
         if cell["bytes"] is not None:
             return bytes(cell["bytes"])
