@@ -107,9 +107,8 @@ def examine(
         max_decoded: of a larger data set only so many pictures are opened, chosen by a hash of their keys.
     """
     hashes, names_digest = _key_hashes(source)
-    chosen = np.arange(len(source))
-    if len(source) > max_decoded:
-        chosen = np.sort(np.argsort(hashes, kind="stable")[:max_decoded])
+    order = np.argsort(hashes, kind="stable") if len(source) > max_decoded else np.arange(len(source))
+    chosen = np.sort(order[:max_decoded])
     looks = _Looks(source, limits, chosen)
     looks.look(num_threads or _num_cores(), progress)
     usable = np.ones(len(source), dtype=bool)
@@ -117,9 +116,6 @@ def examine(
     exact = _exact_groups(looks, usable)
     near = _near_groups(looks, usable, exact)
     same = _join(exact, near)
-    groups = hashes.astype(np.int64)
-    for members in same:
-        groups[list(members)] = groups[list(members)].min()
     broken = tuple(sorted(looks.broken.items()))
     conflicts = tuple(members for members in same if len(set(source.labels[list(members)].tolist())) > 1)
     leaks = tuple(pair for members in same for pair in _across(members, source.splits))
@@ -143,7 +139,7 @@ def examine(
         broken=broken,
         exact_groups=exact,
         near_groups=near,
-        groups=groups,
+        groups=_group_numbers(hashes, same),
         conflicts=conflicts,
         leaks=leaks,
         sizes=looks.sizes,
@@ -278,6 +274,14 @@ def _join(exact: Groups, near: Groups) -> Groups:
     equal = {group[0]: group for group in exact}
     joined = [tuple(sorted(index for first in group for index in equal.pop(first, (first,)))) for group in near]
     return tuple(sorted([*joined, *equal.values()]))
+
+
+def _group_numbers(hashes: np.ndarray, same: Groups) -> np.ndarray:
+    """(N,) int64: the hash of each picture's key; members of one group have the smallest of theirs."""
+    groups = hashes.astype(np.int64)
+    for members in same:
+        groups[list(members)] = groups[list(members)].min()
+    return groups
 
 
 def _across(members: tuple[int, ...], splits: np.ndarray) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -63,13 +63,10 @@ def read_config(tree: Tree, stated: Stated) -> tuple[ViTConfig, dict[str, str], 
     # Models up to ViT-L; larger ones have heads of 80 and more.
     heads, heads_source = read_num_heads(tree.checkpoint, out, depth, mlp_size, known, heads_of_64=out <= 1024)
     pooling, notes = _pooling(tree, stated)
-    tokens = {name: tree.shape(name) for name in ("cls_token", "dist_token", "reg_token")}
-    registers = tokens["reg_token"][1] if tokens["reg_token"] is not None else 0
-    own = (tokens["cls_token"] is not None) + (tokens["dist_token"] is not None)
-    image_size, table_prefix, image_source = _table(tree, stated, patch_size, own, own + registers)
+    tokens, own = _prefix_tokens(tree)
+    image_size, table_prefix, image_source = _table(tree, stated, patch_size, own, sum(tokens.values()))
     head = tree.shape("head.weight")
     pre_logits = tree.shape("pre_logits.fc.weight")
-    scaled = "blocks.0.ls1.gamma" in tree.names
     try:
         config = ViTConfig(
             image_size=image_size,
@@ -82,9 +79,7 @@ def read_config(tree: Tree, stated: Stated) -> tuple[ViTConfig, dict[str, str], 
             mlp_size=mlp_size,
             pooling=pooling,  # type: ignore[arg-type]
             pool_prefix=stated.pool_prefix and pooling in ("gap", "avg"),
-            class_token=tokens["cls_token"] is not None,
-            num_register_tokens=registers,
-            distillation_token=tokens["dist_token"] is not None,
+            **tokens,
             position_embedding="learned_1d" if "pos_embed" in tree.names else "none",
             position_for_prefix=table_prefix > 0 or own == 0,
             pre_logits_size=None if pre_logits is None else pre_logits[0],
@@ -93,25 +88,32 @@ def read_config(tree: Tree, stated: Stated) -> tuple[ViTConfig, dict[str, str], 
             patch_bias="patch_embed.proj.bias" in tree.names,
             input_norm="norm_pre.weight" in tree.names,
             layer_norm_eps=stated.layer_norm_eps,
-            layer_scale_init=stated.layer_scale_init if scaled else None,
+            layer_scale_init=stated.layer_scale_init if "blocks.0.ls1.gamma" in tree.names else None,
             **stem,
         )
     except ConfigError as error:
         raise WeightsError(f"{tree.where}: {error}") from error
     if table_prefix > config.num_position_prefix:
         notes += ("the position rows of the register tokens are added to the tokens themselves",)
-    sources = {
-        **_shape_sources(tree),
-        **stated.sources,
-        "num_heads": heads_source,
-        "image_size": image_source,
-    }
+    sources = {**_shape_sources(), **stated.sources, "num_heads": heads_source, "image_size": image_source}
     if config.activation == "swiglu":
         sources["activation"] = "the shape of blocks.0.mlp.fc1.weight"
     return config, sources, (*tree.notes, *notes)
 
 
-def _shape_sources(tree: Tree) -> dict[str, str]:
+def _prefix_tokens(tree: Tree) -> tuple[dict[str, Any], int]:
+    """Fields of the tokens before the patches, and how many of these are no registers."""
+    class_token, distillation_token = (tree.shape(name) is not None for name in ("cls_token", "dist_token"))
+    registers = tree.shape("reg_token")
+    fields = {
+        "class_token": class_token,
+        "distillation_token": distillation_token,
+        "num_register_tokens": 0 if registers is None else _shape_of(tree, "reg_token", 3)[1],
+    }
+    return fields, class_token + distillation_token
+
+
+def _shape_sources() -> dict[str, str]:
     by_keys = ("pooling", "class_token", "position_embedding", "position_for_prefix", "qkv_bias", "pre_logits_size")
     of_clip = ("patch_bias", "input_norm")
     return dict.fromkeys((*by_keys, *of_clip, "head_dim", "pool_prefix"), "the names and shapes of the tensors")
