@@ -107,6 +107,8 @@ def test_a_run_without_labels_ends_in_features_that_a_classifier_starts_from(
     last = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
     assert last["validation_guessing_loss"] == health["guessing_loss"]
     assert result.describe()[-1].endswith(f"vitrail fit {photos} --weights {tmp_path / 'run'}")
+    no_better = {**result.best_validation, "loss": result.best_validation["guessing_loss"]}
+    assert replace(result, best_validation=no_better).describe()[0].startswith("Nothing learned yet")
     assert json.loads(json.dumps(result.to_json()))["objective"] == objective.kind
 
     bundle = load(str(tmp_path / "run"))

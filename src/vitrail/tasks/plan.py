@@ -322,7 +322,7 @@ def _check(
     if price is not None and price < 0:
         raise ConfigError(f"price {price} is negative")
     if config.batch_size < num_devices:
-        raise ConfigError(f"batch_size {config.batch_size} cannot be shared by {num_devices} devices")
+        raise ConfigError(f"batch_size {config.batch_size} cannot be shared by {num_devices} devices: take fewer")
 
 
 def _require_room(config: TrainConfig, machine: _Machine) -> None:

@@ -30,6 +30,7 @@ from vitrail.weights.bundle import BundleConfig, Sample, save_bundle
 
 PREDICTIONS_FILE = "predictions.csv"
 NUM_SAMPLES = 4  # pictures in the bundle
+_LONGER = "train longer, with --minutes of `vitrail fit` or --schedule.epochs of `vitrail train`"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class RunResult:
         advice = [f"add pictures, of the smallest classes first: {num_train:,} is few"] if num_train < 10_000 else []
         if self.config.weights is None and max(self.config.preprocessing.image_size) > 48:
             advice.append("start from a model that has seen many pictures, with --weights BUNDLE")
-        advice += ["look for pictures in the wrong class, with `vitrail check`", "train longer, with --minutes"]
+        advice += ["look for pictures in the wrong class, with `vitrail check`", _LONGER]
         return tuple(advice)
 
     def describe(self) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def sweep(
             runs are kept.
     """
     if not isinstance(config.objective, SupervisedConfig):
-        raise ConfigError(f"a sweep needs labels to choose by, and objective '{config.objective.kind}' has none")
+        raise ConfigError(f"objective '{config.objective.kind}' has no labels to choose a rate by: leave --sweep out")
     if config.data.validation_share not in (0.0, DataConfig("").validation_share):
         raise ConfigError("data.validation_share is not used by a sweep; say what it holds out with --held-out")
     source = open_source(config.data.source, progress=events.download)
@@ -193,7 +193,10 @@ def _try(
     path = place / RESULT_FILE
     if path.exists():
         events.note("finished before, and kept")
-        return TriedRate(**json.loads(path.read_bytes()))
+        try:
+            return TriedRate(**json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{path}: damaged ({error}); remove it, and give the command again") from error
     rate, name = config.optimizer.learning_rate, str(place.relative_to(place.parents[1]))
 
     def end(run: Run, seconds: dict[str, float]) -> TriedRate:

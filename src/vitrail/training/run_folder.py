@@ -99,7 +99,10 @@ def read_config(folder: Path) -> TrainConfig:
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise RunError(f"{folder}: not a run folder, it has no {CONFIG_FILE}") from error
+        raise RunError(
+            f"{folder}: not a run folder, it has no {CONFIG_FILE}; a study or a suite goes on with the command that"
+            " began it"
+        ) from error
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
