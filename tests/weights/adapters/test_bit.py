@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import vitrail
 from vitrail.data.config import Preprocessing
@@ -147,6 +148,14 @@ def test_a_layout_without_the_place_for_it_is_refused_by_name(tmp_path: Path) ->
         with pytest.raises(WeightsError, match=said):
             write_layout(bundle_of(config), layout, tmp_path / "out")
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["num_classes"], 5, {"stem_type": "same"}, {"global_pool": "max"}])
+def test_model_args_that_change_the_answers_are_refused(arguments: object, tmp_path: Path) -> None:
+    save_file(filled(CONFIG).state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_args": arguments}))
+    with pytest.raises(WeightsError, match="not among those vitrail computes"):
+        vitrail.load(tmp_path)
 
 
 def test_what_is_missing_or_left_over_is_named(tmp_path: Path) -> None:

@@ -313,6 +313,8 @@ def test_a_position_table_that_is_no_square_asks_for_the_picture_size(folder: Pa
         ("hidden_act", "silu", "hidden_act 'silu', which vitrail cannot compute"),
         ("image_size", [16], "image_size .16., which is not a number or .height, width."),
         ("layer_norm_eps", "1e-6", "layer_norm_eps '1e-6', which is not a number"),
+        ("layer_norm_eps", 10**400, "which is not a number"),
+        ("layer_norm_eps", float("nan"), "layer_norm_eps nan, which is not a number"),
         ("layer_norm_eps", -1.0, "no model can be .*layer_norm_eps -1.0"),
         ("id2label", ["cat", "dog", "elk"], "must be objects"),
         ("model_type", "swin", "model_type 'swin', which vitrail does not read"),

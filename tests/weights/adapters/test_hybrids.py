@@ -108,6 +108,15 @@ def test_a_damaged_resnet_is_refused_by_the_tensor_that_it_lacks(gone: str, mess
         read_checkpoint(open_checkpoint(tmp_path / "damaged.npz"), tmp_path / "damaged.npz")
 
 
+def test_the_number_of_a_stage_is_not_counted_up_to(tmp_path: Path) -> None:
+    save_npz(TINY, random_state(TINY), tmp_path / "hybrid.npz")
+    with np.load(tmp_path / "hybrid.npz") as arrays:
+        far = {f"block{'9' * digits}/unit1/conv1/kernel": np.zeros(1, np.float32) for digits in (12, 5000)}
+        np.savez(tmp_path / "far.npz", **dict(arrays), **far)
+    with pytest.raises(WeightsError, match="block999999999"):
+        read_checkpoint(open_checkpoint(tmp_path / "far.npz"), tmp_path / "far.npz")
+
+
 def test_the_npz_layout_says_that_it_computes_with_googles_small_numbers() -> None:
     model = Model(replace(TINY, stem_numerics="timm"), Preprocessing((16, 16)), default_labels(3))
     assert google.write(model).assumed == {"stem_numerics": "google"}

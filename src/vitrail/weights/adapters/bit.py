@@ -19,9 +19,9 @@ _NPZ_ROOT = "resnet/root_block/standardized_conv2d/kernel"
 _NPZ_HEAD = "resnet/head/conv2d"
 # Later graphs of one process number their layers: "standardized_conv2d_17".
 _NPZ_NUMBER = re.compile(r"(standardized_conv2d|group_norm|conv2d)_\d+(?=/)")
-_NPZ_UNIT = re.compile(r"resnet/block(\d+)/unit(\d+)/a/standardized_conv2d/kernel")
+_NPZ_UNIT = re.compile(r"resnet/block(\d{1,3})/unit(\d{1,3})/a/standardized_conv2d/kernel")
 _TIMM_ROOT = "stem.conv.weight"
-_TIMM_UNIT = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.conv1\.weight")
+_TIMM_UNIT = re.compile(r"stages\.(\d{1,3})\.blocks\.(\d{1,3})\.conv1\.weight")
 _TIMM_CONFIG = "config.json"
 NPZ_STD_CONV_EPS = 1e-10  # of BiT's code
 _PREFIXES = ("", "state_dict_ema/", "state_dict/", "model/")
@@ -125,8 +125,8 @@ def _hub_config(checkpoint: Checkpoint) -> dict[str, Any]:
     if architecture and not re.match(r"resnetv2_\d+x\d+_bit", architecture):
         raise WeightsError(f"{checkpoint.where}: timm's '{architecture}' is no BiT ResNet, which its tensors look like")
     arguments = top.get("model_args") or {}
-    unknown = [name for name in arguments if name not in ("num_classes", "in_chans", "global_pool")]
-    if unknown or arguments.get("global_pool", "avg") != "avg":
+    is_known = isinstance(arguments, dict) and set(arguments) <= {"num_classes", "in_chans", "global_pool"}
+    if not is_known or arguments.get("global_pool", "avg") != "avg":
         raise WeightsError(f"{checkpoint.where}: model_args {arguments} are not among those vitrail computes")
     pretrained = top.get("pretrained_cfg")
     return {**top, **(pretrained if isinstance(pretrained, dict) else {})}
@@ -153,7 +153,7 @@ def _preprocessing(checkpoint: Checkpoint, config: ResNetConfig, hub: Mapping[st
             mean=tuple(map(float, hub.get("mean") or half)),
             std=tuple(map(float, hub.get("std") or half)),
         )
-    except (ConfigError, TypeError, ValueError) as error:
+    except (ConfigError, TypeError, ValueError, OverflowError) as error:
         raise WeightsError(f"{checkpoint.where}: {error}") from error
 
 

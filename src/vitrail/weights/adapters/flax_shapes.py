@@ -53,7 +53,7 @@ def find_stages(checkpoint: Checkpoint, prefix: str) -> tuple[int, ...] | None:
     Raises:
         WeightsError: stages or units that are not numbered from 1 without a gap, or no root.
     """
-    pattern = re.compile(re.escape(prefix) + r"block(\d+)/unit(\d+)/")
+    pattern = re.compile(re.escape(prefix) + r"block(\d{1,3})/unit(\d{1,3})/")
     found = {(int(match[1]), int(match[2])) for match in filter(None, map(pattern.match, checkpoint.tensors))}
     if prefix + RESNET_ROOT not in checkpoint.tensors:
         if found:
@@ -106,7 +106,7 @@ def find_tree(checkpoint: Checkpoint) -> Tree:
     prefix = find_prefix(checkpoint)
     if prefix is None:
         raise WeightsError(f"{checkpoint.where}: no tensor '{ROOT}', with which the weights of Google's code begin")
-    pattern = re.compile(re.escape(prefix) + r"Transformer/encoderblock(?:_(\d+))?/([^/]+)/")
+    pattern = re.compile(re.escape(prefix) + r"Transformer/encoderblock(?:_(\d{1,4}))?/([^/]+)/")
     stacked: set[str] = set()
     numbered: dict[int, set[str]] = {}
     for match in filter(None, map(pattern.match, checkpoint.tensors)):
@@ -135,7 +135,7 @@ def _block_names(parts: set[str]) -> BlockNames:
     """Which numbers the parts of one block have; where one is missing, the number that it should have."""
 
     def numbered(kind: str) -> list[str]:
-        numbers = [int(part[len(kind) :]) for part in parts if re.fullmatch(rf"{kind}\d+", part)]
+        numbers = [int(part[len(kind) :]) for part in parts if re.fullmatch(rf"{kind}\d{{1,3}}", part)]
         return [f"{kind}{number}" for number in sorted(numbers)]
 
     usual = PRE_LINEN if PRE_LINEN.attention in parts or PRE_LINEN.mlp in parts else LINEN

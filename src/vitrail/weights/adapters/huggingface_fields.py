@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -135,7 +136,9 @@ def read_config(checkpoint: Checkpoint, defaults: Mapping[str, Mapping[str, Any]
 def _is(value: Any, kind: str) -> bool:
     if kind == _SIDES and isinstance(value, list | tuple):
         return len(value) == 2 and all(_is(side, _WHOLE) for side in value)
-    return isinstance(value, int | float if kind == _NUMBER else int) and not isinstance(value, bool)
+    if not isinstance(value, int | float if kind == _NUMBER else int) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # JSON knows whole numbers without an end, and NaN
 
 
 @dataclass(frozen=True)
