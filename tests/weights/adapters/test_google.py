@@ -347,7 +347,7 @@ def test_a_rectangle_needs_its_picture_size_and_no_other_does(tmp_path: Path) ->
 def test_labels_of_the_caller_must_be_as_many_as_the_classes(tmp_path: Path) -> None:
     path = save(arrays_of(), tmp_path)
     assert read(path, labels=tuple("abcde")).config.labels == tuple("abcde")
-    with pytest.raises(WeightsError, match="2 labels for a head of 5 classes"):
+    with pytest.raises(WeightsError, match=r"2 labels \(the caller\) for a head of 5 classes"):
         read(path, labels=("a", "b"))
 
 
