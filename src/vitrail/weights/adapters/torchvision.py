@@ -11,7 +11,7 @@ from vitrail.errors import ConfigError, WeightsError
 from vitrail.models.config import ViTConfig
 from vitrail.models.variants import SIZES
 from vitrail.weights.adapters.base import FAMILY_RULE, Adapter, Description, Model, Writing
-from vitrail.weights.adapters.evaluation_rules import HALF, IMAGENET_MEAN, IMAGENET_STD, crop_fraction
+from vitrail.weights.adapters.evaluation_rules import IMAGENET_MEAN, IMAGENET_STD, crop_fraction
 from vitrail.weights.adapters.layer_entries import linear, position_codec
 from vitrail.weights.adapters.mapping import Entry
 from vitrail.weights.adapters.shape_rules import CALLER, SHAPES, read_labels, read_num_heads
@@ -142,9 +142,8 @@ def _preprocessing(config: ViTConfig) -> tuple[Preprocessing, tuple[str, ...]]:
         notes.append("read as torchvision's own weights; the linear SWAG ones of this size want bicubic 224 x 224")
     if config.in_channels != 3:
         notes.append(f"torchvision's weights take 3 channels, these {config.in_channels}: mean and std 0.5 are a guess")
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if config.in_channels == 3 else (HALF, HALF)
-    if config.in_channels == 1:
-        mean, std = (0.5,), (0.5,)  # type: ignore[assignment]
+    half: tuple[float, ...] = (0.5,) * config.in_channels
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if config.in_channels == 3 else (half, half)
     return Preprocessing(
         image_size=config.image_size,
         resize="crop",
