@@ -29,7 +29,8 @@ NUM_FREQUENCIES = 8  # on each axis, from the first that is not constant
 _SPANS = ((0.0, 1.0), (CROP, 1.0), (0.0, 1 - CROP), (CROP, 1 - CROP))
 # (16, 4): top, bottom, left and right of each window as shares; the first is the whole picture.
 WINDOWS = np.array([(*down, *across) for down in _SPANS for across in _SPANS], dtype=np.float32)
-MIN_DETAILED = 0.5  # of a picture's blocks; 1 % of CIFAR-10's pictures have fewer, 95 % of handwritten digits
+MIN_DETAILED = 0.5  # of a picture's blocks; 1 to 5 % of photographs have fewer, 95 % of handwritten digits
+MAX_SPARSE = 0.1  # of a set's pictures: with more, it is one of strokes, in which others are as alike as copies are
 _BLOCK_SIDE = 4
 _DECODED_SIDE = 64  # pixels at least, where the picture has them
 _PART = 64  # pictures a task of a thread takes
@@ -45,7 +46,7 @@ class Fingerprints:
     thumbnails: npt.NDArray[np.uint8]  # (N, 32, 32, 3), the whole picture squashed
     sides: npt.NDArray[np.int64]  # (N,) the smaller side in pixels
     varied: npt.NDArray[np.bool_]  # (N,) enough contrast for a hash to mean something
-    sparse: npt.NDArray[np.bool_]  # (N,) less than half of the picture shows anything: strokes on plain ground
+    sparse: npt.NDArray[np.bool_]  # (N,) less than half of it shows anything, in a set of such pictures: strokes
     broken: dict[int, str]  # index -> cause
 
     @property
@@ -84,6 +85,8 @@ def fingerprint(
                 progress(done, total)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+    if prints.sparse.sum() <= MAX_SPARSE * total:
+        prints.sparse[:] = False  # a few bare pictures among photographs are compared as those are
     return prints
 
 
