@@ -109,6 +109,20 @@ def test_safetensors_go_before_the_same_model_as_a_pickle(tmp_path: Path) -> Non
     _assert_whole(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({"a": torch.zeros(2, 3)}, "'a' is another one"), ({"a": torch.ones(3, 2)}, "'a'"), (None, "no tensor in common")],
+)
+def test_two_files_of_one_model_that_disagree_are_refused(
+    tmp_path: Path, changed: dict[str, torch.Tensor] | None, said: str
+) -> None:
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    torch.save({"d": torch.ones(1)} if changed is None else TENSORS | changed, tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=f"pytorch_model.bin beside it disagree: .*{said}"):
+        open_checkpoint(tmp_path)
+    assert open_checkpoint(tmp_path / "model.safetensors").tensors.keys() == TENSORS.keys()
+
+
 @pytest.mark.parametrize("name", ["B_16.npz", "jx_vit.pth", "anything.safetensors", "vit.pdparams"])
 def test_the_only_weights_of_a_folder_are_taken_whatever_their_name(tmp_path: Path, name: str) -> None:
     arrays = {name: tensor.numpy() for name, tensor in TENSORS.items()}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from vitrail.errors import WeightsError
@@ -98,7 +100,9 @@ def open_checkpoint(path: Path, choices: Choices | None = None, where: str | Non
         WeightsError: nothing there, several things there, or a file that is damaged or cannot be trusted.
     """
     file = weights_in(path) if path.is_dir() else path
-    content = _read_shards(file) if file.name.endswith(_INDEX) else read_weights(file)
+    content = _read(file)
+    if path.is_dir():
+        _require_one_model(file, content)
     files = {}
     if path.is_dir() or file.name in _HUB_NAMES:
         files = {name: read_json(file.parent / name) for name in _COMPANIONS if (file.parent / name).exists()}
@@ -111,6 +115,34 @@ def open_checkpoint(path: Path, choices: Choices | None = None, where: str | Non
         files=files,
         choices=choices or Choices(),
     )
+
+
+def _read(file: Path) -> WeightsFile:
+    return _read_shards(file) if file.name.endswith(_INDEX) else read_weights(file)
+
+
+def _require_one_model(file: Path, content: WeightsFile) -> None:
+    """Raises WeightsError where the folder of `file` holds the weights once more, as hub repositories do, and they are
+    others. Tensors that one of them alone has are let be: some containers keep constants that others leave out."""
+    for other in (file.parent / name for name in _HUB_NAMES if name != file.name):
+        twins: Mapping[str, Tensor] = {}
+        with suppress(WeightsError):  # what cannot be read is no second model
+            twins = _read(other).tensors if other.exists() else {}
+        if not twins:
+            continue
+        common = [name for name in content.tensors if name in twins]
+        wrong = next((name for name in common if not _agree(content.tensors[name], twins[name])), None)
+        if wrong is not None or not common:
+            what = "they have no tensor in common" if wrong is None else f"'{wrong}' is another one in each"
+            raise WeightsError(
+                f"{file} and {other.name} beside it disagree: {what}. Give the path of the right file, or take the"
+                " other away"
+            )
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    """Shapes, and values where both are kept with the same precision."""
+    return one.shape == other.shape and (one.dtype != other.dtype or torch.equal(one, other))
 
 
 def _name(path: Path, where: str | None) -> str:
