@@ -134,7 +134,16 @@ def test_an_epsilon_that_timm_has_no_name_for_is_said_to_be_assumed() -> None:
     assert write(Model(replace(CONFIG, layer_norm_eps=1e-12), Preprocessing(), ())).assumed == {"layer_norm_eps": 1e-6}
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in HYBRIDS])
+AXIAL = [name for name, variant in VARIANTS.items() if variant.config.attention == "axial"]
+
+
+@pytest.mark.parametrize("name", AXIAL)
+def test_what_timm_does_not_have_is_refused_by_name(name: str) -> None:
+    with pytest.raises(WeightsError, match="timm has no attention 'axial'"):
+        write(Model(VARIANTS[name].config, Preprocessing(), ()))
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in (*HYBRIDS, *AXIAL)])
 def test_every_variant_is_a_model_of_timm(name: str) -> None:
     writing = write(Model(VARIANTS[name].config, Preprocessing(), ()))
     hub = writing.files["config.json"]
