@@ -75,8 +75,8 @@ def masked_patches(situation: Situation) -> TrainConfig:
     8 +2.1; 4 x 4 colours of patches of 8 +1.4 after 235 updates of 64, where these took 450 and 710 of 32. Hence the
     patches of 8 pixels and the target here. A run of this recipe with half of its length, cut off early: +1.6 points
     after 383 updates, +2.5 after 748; after 531 the 20 nearest neighbours named 30.3 % right, before the first 24.4 %.
-    Whole, it makes 5,300 updates there, 10 to 15 minutes of one core, and block 1 names 25.7 % of 10,000 test pictures from
-    10 shots where the same network untrained names 21.9 % (one seed, 20 draws of the shots).
+    Whole, it makes 5,300 updates there, 10 to 15 minutes of one core, and block 1 names 25.7 % of 10,000 test pictures
+    from 10 shots where the same network untrained names 21.9 % (one seed, 20 draws of the shots).
     """
     # Patches of 14 pixels do not shrink to 4 x 4.
     target: PatchTarget = "downsampled" if _small_vit(situation)[0].patch_size % 4 == 0 else "mean_color"
