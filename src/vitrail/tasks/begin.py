@@ -28,10 +28,15 @@ def begin(
     with watch.phase("trial"):
         trial = run_trial(run.state.objective, run.loader, run.config, TRIAL_SECONDS)
         torch.set_num_threads(trial.num_threads)
-        evaluation_seconds = run.time_evaluation()
+        evaluation_seconds = run.time_evaluation(trial.precision)
     config = replace(run.config, precision=trial.precision, num_threads=trial.num_threads)
     if minutes is not None:
-        config = plan_minutes(config, run, trial.seconds_per_step, evaluation_seconds, 60 * minutes - watch.total())
+        with watch.phase("trial"):
+            # The test is computed in float32, which may take several times as long as a validation in bfloat16.
+            is_same = trial.precision == "float32"
+            test_seconds = evaluation_seconds if is_same else run.time_evaluation()
+        available = 60 * minutes - watch.total()
+        config = plan_minutes(config, run, trial.seconds_per_step, evaluation_seconds, test_seconds, available)
     run.config = config
     plan = run.plan
     evaluations = plan.total_steps // plan.evaluate_every_steps + 1

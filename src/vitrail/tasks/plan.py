@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from vitrail.data.sources.base import Source
 from vitrail.errors import ConfigError, did_you_mean
 from vitrail.models.kinds import ModelConfig, count_macs, count_parameters
+from vitrail.objectives.config import SupervisedConfig
 from vitrail.training.config import EVALUATION_BATCH, TrainConfig
 from vitrail.training.schedule import make_plan
 
@@ -217,11 +218,12 @@ def _this_machine(counts: _Counts) -> _Machine:
     return _Machine(available_memory(), is_here=True, is_cpu=True, num_evaluated=counts.at_once)
 
 
-def _hours(counts: _Counts, seconds: float, evaluated: float) -> dict[str, float]:
+def _hours(counts: _Counts, seconds: float, evaluated: float, tested: float) -> dict[str, float]:
+    # The validation pictures once more and the test pictures, when the run is over.
+    at_the_end = (counts.validation + counts.test) * tested
     return {
         "updates": counts.updates * seconds / 3600,
-        # The validation pictures once more and the test pictures, when the run is over.
-        "evaluations": ((counts.evaluations + 1) * counts.validation + counts.test) * evaluated / 3600,
+        "evaluations": (counts.evaluations * counts.validation * evaluated + at_the_end) / 3600,
     }
 
 
@@ -231,7 +233,8 @@ def _reckon(
     """As `_measure_here`, of a named device, from its maker's figures."""
     config = _settle(config, device)
     seconds = _seconds(config, device, num_devices, utilization)
-    parts = _hours(counts, seconds, seconds / config.batch_size / _PASSES)  # a forward pass alone
+    forward = seconds / config.batch_size / _PASSES
+    parts = _hours(counts, seconds, forward, forward if isinstance(config.objective, SupervisedConfig) else 0.0)
     how = f"{utilization:.0%} of the peak of {num_devices} x {device.name}"
     return config, _machine_of(device, counts), seconds, parts, how
 
@@ -246,13 +249,14 @@ def _measure_here(
     _require_room(config, machine)
     measured = rehearse(config, source)
     smallest = time_smallest_run()
-    parts = _hours(counts, measured.seconds_per_step, measured.seconds_per_evaluated)
-    parts["evaluations"] += counts.evaluations * measured.evaluation_seconds / 3600
+    parts = _hours(counts, measured.seconds_per_step, measured.seconds_per_evaluated, measured.seconds_per_tested)
     num_checkpoints = 1 + sum(parts.values()) * 60 / config.checkpoint_every_minutes
     parts["checkpoints"] = num_checkpoints * measured.checkpoint_seconds / 3600
     parts["beginning and end"] = (smallest.seconds + measured.begin_seconds) / 3600
     if machine.is_cpu:
-        around = smallest.peak_bytes - machine.memory(_digits(), 1).peak_on_cpu
+        # Memory that is freed and given back, as checkpointing has it, makes room for what a run needs at its end.
+        around = smallest.update_bytes if config.checkpointing else smallest.peak_bytes
+        around -= machine.memory(_digits(), 1).peak_on_cpu
         machine = replace(machine, process=max(0, around))
     machine = replace(machine, worker=measured.worker_bytes)
     return measured.config, machine, measured.seconds_per_step, parts, measured.how

@@ -92,7 +92,7 @@ class PretrainingRun(Run):
         Raises:
             RunError: the run learns nothing.
         """
-        metrics = self._own_loss(self._loader(self.judged))
+        metrics = self._own_loss(self._loader(self.judged), self.config.precision)
         metrics["guessing_loss"] = self.guessing_loss
         metrics |= self._examine_features(model)
         if self.untrained_accuracy is not None:
@@ -102,7 +102,7 @@ class PretrainingRun(Run):
         return metrics
 
     @torch.inference_mode()
-    def _own_loss(self, loader: Loader) -> dict[str, float]:
+    def _own_loss(self, loader: Loader, precision: str) -> dict[str, float]:
         """Means over the pictures of `loader`, with the same random choices every time."""
         totals: dict[str, Tensor] = {}
         count = 0
@@ -112,7 +112,7 @@ class PretrainingRun(Run):
                 continue
             generator = torch.Generator().manual_seed(step_seed(self.config.seed, number, 2))
             inputs = self.objective.prepare(batch, generator)
-            with autocast(self.device, "bfloat16" if self.config.precision == "bfloat16" else "float32"):
+            with autocast(self.device, "bfloat16" if precision == "bfloat16" else "float32"):
                 loss, metrics = self.objective(inputs, self.state.step)
             for name, value in {"loss": loss, **metrics}.items():
                 totals[name] = totals.get(name, torch.zeros(())) + value.float().cpu() * len(batch.indices)
@@ -157,13 +157,17 @@ class PretrainingRun(Run):
                 f" {metrics['feature_rank']:.3g} of {_num_features(self.config)}); {advice}"
             )
 
-    def time_evaluation(self) -> float:
+    def time_evaluation(self, precision: str = "float32") -> float:
+        """Seconds of `validate`, estimated from a part of it; its features are in float32 whatever the precision."""
         rows = self.judged[: 4 * EVALUATION_BATCH]
-        start = time.monotonic()
-        self._own_loss(self._loader(rows))
-        ask(self.objective.model, self._loader(rows), self.config.preprocessing)
+        begin = time.monotonic()
+        self._own_loss(self._loader(rows), precision)
+        judged = (time.monotonic() - begin) * len(self.judged) / len(rows)
+        sizes = (len(self.prepared.indices(TRAIN)), len(self.validation.indices))
+        num_examined = sum(min(size, NUM_EXAMINED) for size in sizes)
+        examined = self._time_asking(rows) * num_examined / len(rows)
         self.objective.train()
-        return (time.monotonic() - start) * len(self.judged) / len(rows)
+        return judged + examined
 
 
 def describe_health(metrics: Mapping[str, float], width: int) -> str:

@@ -31,6 +31,7 @@ from vitrail.tasks.run import Run
 from vitrail.training.config import EVALUATION_BATCH, TrainConfig
 from vitrail.training.events import Events
 from vitrail.training.precision import run_trial
+from vitrail.training.run_folder import METRICS_FILE
 from vitrail.training.run_state import save_checkpoint
 
 # Multiply-adds of the forward pass of the largest update that is timed whole, some seconds of a core; of a larger one
@@ -45,8 +46,8 @@ class Rehearsal:
 
     config: TrainConfig  # precision and threads settled
     seconds_per_step: float  # loading included
-    seconds_per_evaluated: float  # of one picture
-    evaluation_seconds: float  # of each evaluation, beside its pictures
+    seconds_per_evaluated: float  # of one validation picture on the way
+    seconds_per_tested: float  # of one picture when the run is over; 0 where nothing is tested then
     checkpoint_seconds: float
     begin_seconds: float  # from building the model to the first update
     worker_bytes: int  # of the largest process of the loader; 0 where there is none
@@ -77,7 +78,8 @@ def rehearse(config: TrainConfig, source: Source | None) -> Rehearsal:
         trial = run_trial(run.state.objective, run.loader, small, TRIAL_SECONDS)
         torch.set_num_threads(trial.num_threads)
         tried = time.monotonic()
-        evaluated = run.time_evaluation() / len(run.validation.indices)
+        evaluated = run.time_evaluation(trial.precision) / len(run.validation.indices)
+        tested = run.time_evaluation() / len(run.validation.indices) if is_supervised else 0.0
         saving = time.monotonic()
         save_checkpoint(Path(folder), run.state)
         saved = time.monotonic()
@@ -91,7 +93,7 @@ def rehearse(config: TrainConfig, source: Source | None) -> Rehearsal:
         config=replace(config, precision=trial.precision, num_threads=trial.num_threads),
         seconds_per_step=trial.seconds_per_step * ratio,
         seconds_per_evaluated=evaluated,
-        evaluation_seconds=0.0 if is_supervised else built - begin,  # the features are examined again
+        seconds_per_tested=tested,
         checkpoint_seconds=saved - saving,
         begin_seconds=(built - begin) + max(TRIAL_SECONDS, (tried - built) * ratio),
         worker_bytes=worker,
@@ -131,7 +133,8 @@ class SmallestRun:
     """A whole `vitrail train` of one update on the built-in digits: what every run takes, whatever it trains."""
 
     seconds: float  # but its trial and its training
-    peak_bytes: int
+    update_bytes: int  # at most, up to the end of its update
+    peak_bytes: int  # at most: at its end libraries of torch are read in once more, about 0.1 GB
 
 
 def time_smallest_run() -> SmallestRun:
@@ -142,23 +145,24 @@ def time_smallest_run() -> SmallestRun:
         with open(f"{folder}/answer", "w+", encoding="utf-8") as answer:
             begin = time.monotonic()
             process = subprocess.Popen([*command, "--out", f"{folder}/run"], stdout=answer, stderr=subprocess.DEVNULL)
-            peak = wait_for_peak(process)
+            update_bytes = wait_for_peak(process, Path(folder, "run", METRICS_FILE))
+            peak = max(update_bytes, wait_for_peak(process))
             seconds = time.monotonic() - begin
             answer.seek(0)
             printed = answer.read()
     if process.returncode:
         raise RunError(f"a run of one update on the digits failed; see what it says: {' '.join(command)}")
     phases = json.loads(printed)["seconds"]
-    return SmallestRun(seconds - phases["trial"] - phases["training"], peak)
+    return SmallestRun(seconds - phases["trial"] - phases["training"], update_bytes, peak)
 
 
-def wait_for_peak(process: subprocess.Popen[Any]) -> int:
-    """Wait for a process to end; its peak resident bytes, 0 where the system does not tell.
+def wait_for_peak(process: subprocess.Popen[Any], until: Path | None = None) -> int:
+    """Wait for a process to end, or for a file to appear; its peak resident bytes, 0 where the system does not tell.
 
     Looked at while it works: what `wait4` tells afterwards is never less than what its parent had when it began.
     """
     peak = 0
-    while process.poll() is None:
+    while process.poll() is None and (until is None or not until.exists()):
         peak = max(peak, _peak_bytes(process.pid))
         time.sleep(_INTERVAL)
     return peak

@@ -124,14 +124,22 @@ class Run:
         answers = ask(model, self.validation, self.config.preprocessing, precision=precision)
         return accuracy_and_loss(answers)
 
-    def time_evaluation(self) -> float:
-        """Seconds of one pass over the validation split, estimated from a part of it."""
+    def time_evaluation(self, precision: str = "float32") -> float:
+        """Seconds of one pass over the validation split, estimated from a part of it.
+
+        Args:
+            precision: float32 as at the end of a run, or that of the training, as on the way.
+        """
         if not self.has_validation:
             return 0.0
         rows = self.validation.indices[: 4 * EVALUATION_BATCH]
+        seconds = self._time_asking(rows, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+        return seconds * len(self.validation.indices) / len(rows)
+
+    def _time_asking(self, rows: npt.NDArray[np.int64], precision: torch.dtype = torch.float32) -> float:
         begin = time.monotonic()
-        ask(self.state.objective.model, self._loader(rows), self.config.preprocessing)
-        return (time.monotonic() - begin) * len(self.validation.indices) / len(rows)
+        ask(self.state.objective.model, self._loader(rows), self.config.preprocessing, precision=precision)
+        return time.monotonic() - begin
 
     def train(self, folder: Path) -> None:
         """To the end of the plan, or raises what the loop raises."""

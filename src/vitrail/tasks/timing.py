@@ -36,7 +36,12 @@ class Stopwatch:
 
 
 def plan_minutes(
-    config: TrainConfig, run: Run, seconds_per_step: float, evaluation_seconds: float, seconds: float
+    config: TrainConfig,
+    run: Run,
+    seconds_per_step: float,
+    evaluation_seconds: float,
+    test_seconds: float,
+    seconds: float,
 ) -> TrainConfig:
     """The config with as many epochs as fit into `seconds`, evaluation and the run's end included.
 
@@ -45,11 +50,12 @@ def plan_minutes(
 
     Args:
         seconds_per_step: of an update with its loading, measured.
-        evaluation_seconds: of one pass over the validation split, measured.
+        evaluation_seconds: of one pass over the validation split on the way, measured.
+        test_seconds: of one as at the end, in float32.
     """
     sizes = [len(run.prepared.indices(split)) for split in (VALIDATION, TEST)]
-    # The test is computed in float32, which may take several times as long as a validation in bfloat16.
-    finish = FINISH_SECONDS + 2 * evaluation_seconds * sizes[1] / max(1, sizes[0])
+    # When the run is over: the test pictures, and the validation pictures once more.
+    finish = FINISH_SECONDS + test_seconds * (1 + sizes[1] / max(1, sizes[0]))
     epoch_seconds = run.loader.steps_per_epoch * seconds_per_step
     every = max(config.evaluate_every_epochs, evaluation_seconds / (MAX_EVALUATION_SHARE * epoch_seconds))
     available = max(0.0, seconds - finish - evaluation_seconds)
