@@ -22,7 +22,7 @@ from vitrail.errors import RunError
 from vitrail.models.build import Model, build_model
 from vitrail.tasks.inference import Answers, ask
 from vitrail.tasks.prepare import PreparedData
-from vitrail.training.allocation import give_back_freed_memory
+from vitrail.training.allocation import give_back_freed_memory, keep_freed_memory
 from vitrail.training.build import build_state
 from vitrail.training.config import EVALUATION_BATCH, TrainConfig
 from vitrail.training.events import Events, JsonLines, TensorBoard, TextLog
@@ -70,8 +70,8 @@ class Run:
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if config.checkpointing and self.device.type == "cpu":
-            give_back_freed_memory()
+        if self.device.type == "cpu":
+            (give_back_freed_memory if config.checkpointing else keep_freed_memory)()
         self.model = self._model(start)
         self.state = build_state(config, self.model, prepared.class_counts(TRAIN).tolist(), self.device)
         self.loader = Loader(

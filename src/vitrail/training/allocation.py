@@ -1,11 +1,13 @@
-"""How the C library gives freed memory back to the system."""
+"""What the C library does with freed memory: glibc's choices suit neither checkpointing nor the usual update."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-_M_MMAP_THRESHOLD = -3  # malloc.h of glibc
+# malloc.h of glibc
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
+_DEFAULT_MMAP_MAX = 65_536  # blocks
 _THRESHOLD = 1 << 20  # bytes
 
 
@@ -18,7 +20,24 @@ def give_back_freed_memory() -> None:
     over Python and torch). The system clears each new block: 20 % more time there, on a busy machine. Without
     checkpointing 16 pictures would take 30 to 50 % more time for 5 % less memory, so it is left off.
     """
+    _set(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
+    _set(_M_TRIM_THRESHOLD, _THRESHOLD)
+    _set(_M_MMAP_THRESHOLD, _THRESHOLD)
+
+
+def keep_freed_memory() -> None:
+    """From now on this process keeps every block that it frees, for the next one, where the C library is glibc.
+
+    Otherwise each update asks the system anew for its largest blocks, which are cleared page by page: 16 % of the
+    processor's time of ViT-S/16's updates with 16 pictures, and 7 to 10 % of those of a 32-pixel ViT (width 192, 12
+    blocks, 256 pictures), for 0 to 3 % more memory.
+    """
+    _set(_M_MMAP_MAX, 0)
+    _set(_M_TRIM_THRESHOLD, -1)
+
+
+def _set(parameter: int, value: int) -> None:
     if sys.platform == "linux":
         library = ctypes.CDLL(None)
         if hasattr(library, "mallopt"):
-            library.mallopt(_M_MMAP_THRESHOLD, _THRESHOLD)
+            library.mallopt(parameter, value)
