@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import data_sets, dedup, few_shot, loading, main_job, plan, start_up
+from benchmarks import data_sets, dedup, few_shot, loading, main_job, plan, start_up, training
 from benchmarks.measure import Row, print_rows
 
 BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
     "loading": loading.measure_loading,
     "few-shot": few_shot.measure_few_shot,
     "plan": plan.measure_plan,
+    "training": training.measure_training,
     "digits": main_job.measure_digits,
     "clothing": main_job.measure_clothing,
 }
