@@ -9,6 +9,7 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from vitrail.data import images
+from vitrail.data import jpeg
 from vitrail.data.config import ImageLimits
 from vitrail.data.images import open_picture, picture_from_array
 from vitrail.errors import ImageError
@@ -125,13 +126,13 @@ JPEG_KINDS = {
 def test_simplejpeg_and_pillow_decode_the_same_pixels_at_every_scale(
     name: str, channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if images.simplejpeg is None:
+    if jpeg.simplejpeg is None:
         pytest.skip("simplejpeg is not installed")
     data = encode(photo(203, 317, channels), "JPEG", **JPEG_KINDS[name])
     picture = open_picture(data)
     needs = [None, (100, 150), (50, 75), (20, 30)]
     fast = [picture.pixels(need) for need in needs]
-    monkeypatch.setattr(images, "simplejpeg", None)
+    monkeypatch.setattr(jpeg, "simplejpeg", None)
     for need, pixels in zip(needs, fast, strict=True):
         slow = picture.pixels(need)
         assert slow.shape == pixels.shape
@@ -147,7 +148,7 @@ def test_metadata_never_changes_the_pixels_of_a_jpeg(monkeypatch: pytest.MonkeyP
         encode(photo(), "JPEG", exif=orientation_exif(1) + bytes(5000), comment=b"x" * 9000, icc_profile=b"p" * 200_000)
     )
     np.testing.assert_array_equal(loaded.pixels(), plain.pixels())
-    monkeypatch.setattr(images, "simplejpeg", None)
+    monkeypatch.setattr(jpeg, "simplejpeg", None)
     np.testing.assert_array_equal(loaded.pixels(), plain.pixels())
 
 
@@ -413,3 +414,96 @@ def test_arrays_of_other_types_and_shapes_are_refused() -> None:
     grey = photo(channels=1)
     for shape in (grey, grey[:, :, None]):
         np.testing.assert_array_equal(picture_from_array(shape, "grey").pixels(num_channels=1)[:, :, 0], grey)
+
+
+# ---- JPEGs of which only the upper rows are decoded
+
+SAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    size=st.tuples(st.integers(1, 90), st.integers(1, 70)),
+    sampling=st.sampled_from([*SAMPLINGS.values(), "4:4:0", "4:1:1"]),
+    restarts=st.sampled_from([{}, {"restart_marker_blocks": 1}, {"restart_marker_rows": 1}]),
+    kind=st.sampled_from([{}, {}, {"progressive": True}, {"optimize": True}]),
+    orientation=st.sampled_from([1, 1, 1, 2, 3, 6, 8]),
+    quality=st.sampled_from([30, 75, 98]),
+    data=st.data(),
+)
+def test_a_region_is_cut_from_the_pixels_of_the_whole_bit_for_bit(
+    size: tuple[int, int],
+    sampling: int | str,
+    restarts: dict[str, int],
+    kind: dict[str, bool],
+    orientation: int,
+    quality: int,
+    data: st.DataObject,
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    options = {"subsampling": sampling, "quality": quality, "exif": orientation_exif(orientation), **restarts, **kind}
+    if isinstance(sampling, str):  # Pillow writes neither
+        simplejpeg = pytest.importorskip("simplejpeg")
+        encoded = simplejpeg.encode_jpeg(noise, quality, colorsubsampling=sampling.replace(":", ""))
+    else:
+        encoded = encode(noise, "JPEG", **options)
+    picture = open_picture(encoded)
+    height, width = picture.size
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    bottom, right = data.draw(st.integers(top + 1, height)), data.draw(st.integers(left + 1, width))
+    for channels in (1, 3):
+        whole = picture.pixels(num_channels=channels)
+        np.testing.assert_array_equal(
+            picture.region((left, top, right, bottom), channels), whole[top:bottom, left:right]
+        )
+
+
+def test_decoding_stops_early_where_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    simplejpeg = pytest.importorskip("simplejpeg")
+    heights = []
+
+    def decode(data: bytes, *arguments: object, **options: object) -> np.ndarray:
+        heights.append(simplejpeg.decode_jpeg_header(data)[0])
+        return simplejpeg.decode_jpeg(data, *arguments, **options)
+
+    monkeypatch.setattr(jpeg, "simplejpeg", SimpleNamespace(**{**vars(simplejpeg), "decode_jpeg": decode}))
+    for options in ({}, {"restart_marker_rows": 2}, {"progressive": True}):
+        open_picture(encode(photo(160, 40), "JPEG", **options)).region((0, 10, 5, 31))
+    assert heights == [32, 32, 160]  # rows of 16; the last file has to be read whole
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}], ids=["plain", "restarts"])
+def test_a_truncated_jpeg_is_refused_whatever_part_is_wanted(options: dict[str, int]) -> None:
+    data = encode(photo(160, 40), "JPEG", **options)
+    assert open_picture(data).region((0, 0, 40, 8)).shape == (8, 40, 3)
+    for cut in (len(data) // 2, len(data) - 40, len(data) - 3):
+        with pytest.raises(ImageError, match="truncated"):
+            open_picture(data[:cut], "cut").pixels()
+        with pytest.raises(ImageError, match="truncated"):
+            open_picture(data[:cut], "cut").region((0, 0, 40, 8))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.data())
+def test_damage_above_the_wanted_rows_has_the_same_fate_as_in_the_whole(data: st.DataObject) -> None:
+    sound = encode(photo(64, 48), "JPEG", **data.draw(st.sampled_from([{}, {"restart_marker_rows": 1}])))
+    damaged = bytearray(sound)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(sound) - 3))] = data.draw(st.sampled_from([0, 1, 128, 217, 254, 255]))
+    try:
+        picture = open_picture(bytes(damaged), "damaged", ImageLimits(max_pixels=1_000_000))
+        whole = picture.pixels()
+    except ImageError:
+        return  # of a file that is damaged below, the part may still be good
+    height, width = picture.size
+    bottom = data.draw(st.integers(1, height))
+    np.testing.assert_array_equal(picture.region((0, 0, width, bottom)), whole[:bottom])
+
+
+def test_a_region_of_a_picture_in_memory_is_cut_from_it() -> None:
+    pixels = photo(30, 20)
+    for channels, part in (
+        (3, pixels[5:9, 2:7]),
+        (1, np.asarray(Image.fromarray(pixels).convert("L"))[5:9, 2:7, None]),
+    ):
+        np.testing.assert_array_equal(picture_from_array(pixels, "a").region((2, 5, 7, 9), channels), part)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,12 +18,14 @@ from vitrail.data import colors
 from vitrail.data.config import Augmentation, Preprocessing, RandAugment
 from vitrail.data.images import Picture, open_picture, picture_from_array
 from vitrail.data.transforms import (
+    TRAINING_MARGIN,
     EvaluationTransform,
     TrainingTransform,
     evaluation_box,
     inception_box,
     resized_crop,
     shift,
+    training_crop,
     window_box,
 )
 
@@ -333,3 +336,71 @@ def test_blur_is_a_gaussian_of_the_drawn_width() -> None:
     # Variances add: of five equal columns 2, of the Gaussian 4. Three box filters come close to it.
     assert abs((weights * columns**2).sum() - 6) < 0.5
     np.testing.assert_allclose(out, out.T, atol=1)
+
+
+# ---- the fast way of training crops
+
+
+@FEW
+@given(
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    target=st.tuples(st.integers(128, 180), st.integers(128, 180)),
+    interpolation=st.sampled_from(["bilinear", "bicubic"]),
+    seed=st.integers(0, 99),
+)
+def test_a_training_crop_is_torchvisions_bit_for_bit(
+    size: tuple[int, int], target: tuple[int, int], interpolation: str, seed: int
+) -> None:
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    pixels = noise(*size, seed=seed)
+    left, top, right, bottom = (
+        int(edge) for edge in inception_box(size, (0.08, 1.0), (0.75, 4 / 3), np.random.default_rng(seed))
+    )
+    ours = training_crop(
+        picture_from_array(pixels, "noise"),
+        (left, top, right, bottom),
+        Preprocessing(target, interpolation=interpolation),
+    )
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    theirs = v2.functional.resized_crop(
+        image, top, left, bottom - top, right - left, list(target), v2.InterpolationMode(interpolation), antialias=True
+    )
+    np.testing.assert_array_equal(ours, theirs.numpy())
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_training_crop_is_within_a_level_of_pillows_inside_the_box(interpolation: str) -> None:
+    picture = picture_from_array(noise(300, 340), "noise")
+    preprocessing = Preprocessing((224, 192), interpolation=interpolation)
+    box = (17, 30, 317, 280)
+    fast = training_crop(picture, box, preprocessing).astype(int)
+    exact = np.asarray(resized_crop(picture, box, preprocessing, 1.0)).transpose(2, 0, 1).astype(int)
+    assert np.abs(fast - exact)[:, 3:-3, 3:-3].max() <= 1
+    alone = Image.fromarray(noise(300, 340)[30:280, 17:317]).resize((192, 224), getattr(Image, interpolation.upper()))
+    assert np.abs(fast - np.asarray(alone).transpose(2, 0, 1)).max() <= (1 if interpolation == "bilinear" else 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_small_results_and_fractional_boxes_keep_pillows_pixels(channels: int) -> None:
+    picture = jpeg_picture(photo(200, 300))
+    colours = {} if channels == 3 else GREY
+    for size, box in (((120, 120), (5, 6, 205, 190)), ((224, 224), (5.5, 6, 205, 190))):
+        preprocessing = Preprocessing(size, **colours)
+        result = training_crop(picture, box, preprocessing)
+        assert isinstance(result, Image.Image)
+        np.testing.assert_array_equal(result, resized_crop(picture, box, preprocessing, TRAINING_MARGIN))
+
+
+@pytest.mark.parametrize("colours", [{}, GREY], ids=["colour", "grey"])
+def test_the_fast_way_goes_on_with_every_other_augmentation(colours: dict) -> None:
+    picture = jpeg_picture(photo(200, 300))
+    preprocessing = Preprocessing((160, 130), **colours)
+    plain = TrainingTransform(preprocessing, Augmentation(flip_rate=0.0))(picture, np.random.default_rng(0))
+    flipped = TrainingTransform(preprocessing, Augmentation(flip_rate=1.0))(picture, np.random.default_rng(0))
+    np.testing.assert_array_equal(flipped, plain[:, :, ::-1])
+    assert flipped.flags.c_contiguous
+    assert flipped.flags.writeable
+    # Of rate 1, so that what is drawn before is what is drawn without.
+    solarized = TrainingTransform(preprocessing, Augmentation(flip_rate=0.0, solarize_rate=1.0))
+    expected = np.where(plain < 128, plain, 255 - plain)
+    np.testing.assert_array_equal(solarized(picture, np.random.default_rng(0)), expected)

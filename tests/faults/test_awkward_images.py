@@ -29,10 +29,10 @@ import json, resource, sys, warnings
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
 resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[2]),) * 2)
 warnings.simplefilter("error")
-from vitrail.data import images
+from vitrail.data import images, jpeg
 from vitrail.errors import ImageError
 if sys.argv[3] == "pillow":
-    images.simplejpeg = None
+    jpeg.simplejpeg = None
 for line in sys.stdin:
     path, answer = json.loads(line), {}
     try:

@@ -69,11 +69,30 @@ class JpegHeader:
     width: int
     components: int
     orientation: int
+    # Rows of one row of MCUs (T.81, section A.2) where these come one after the other, from the top, in a single scan
+    # of Huffman codes; 0 in all other JPEGs, progressive ones among them.
+    mcu_rows: int
+    _height_at: int = field(repr=False)
     _kept: tuple[tuple[int, int], ...] = field(repr=False)
 
     def bare(self, data: bytes) -> bytes:
         """The same JPEG without EXIF, colour profiles, previews and comments: all that decides its pixels, no more."""
         return b"".join(data[start:end] for start, end in self._kept)
+
+    def rows_until(self, bottom: int) -> int:
+        """The least height of a shortened JPEG whose rows above `bottom` are those of the whole one.
+
+        Whole MCUs, and a row more than is needed: upsampling colours looks at the row below, and the last one has none.
+        """
+        if self.mcu_rows == 0:
+            return self.height
+        return min(self.height, -(-(bottom + 1) // self.mcu_rows) * self.mcu_rows)
+
+    def shortened(self, data: bytes | bytearray, height: int) -> bytearray:
+        """The same JPEG with another height in its header, so that a decoder stops when it has that many rows."""
+        copy = bytearray(data)
+        struct.pack_into(">H", copy, self._height_at, height)
+        return copy
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader:
@@ -83,6 +102,7 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
         HeaderError: no frame or scan, samples of other than 8 bits, or more segments or scans than any encoder writes.
     """
     frame: tuple[int, int, int, int] | None = None
+    frame_at = mcu_rows = 0
     progressive = False
     orientation = 0
     kept = [(0, 2)]
@@ -105,12 +125,17 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
             # A first scan of all components in a sequential frame is the only one: most JPEGs need no further walk.
             if progressive or data[start + 4] != components:
                 _check_scans(data, start)
-            return JpegHeader(height, width, components, orientation or 1, (*kept, (start, len(data))))
+                mcu_rows = 0
+            kept.append((start, len(data)))
+            return JpegHeader(height, width, components, orientation or 1, mcu_rows, frame_at + 5, tuple(kept))
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if start + 10 > len(data):
                 break
-            frame = struct.unpack_from(">BHHB", data, start + 4)
+            frame, frame_at = struct.unpack_from(">BHHB", data, start + 4), start
             progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
+            # Of each component an identity, both sampling factors in one byte, and a table.
+            factors = data[start + 11 : start + 10 + 3 * frame[3] : 3]
+            mcu_rows = 8 * max((factor & 15 for factor in factors), default=0) if marker in (0xC0, 0xC1) else 0
         if marker == 0xE1 and not orientation and data[start + 4 : start + 10] == b"Exif\0\0":
             orientation = read_orientation(data[start + 10 : end])
         if marker not in _NOT_PIXELS:

@@ -19,9 +19,7 @@ refused whole; damage inside JPEG data that leaves its length right is not detec
 the limits: decoding takes at its peak 10 bytes per pixel for most pictures (measured), 13 for progressive JPEGs and up
 to 18 for transparent ones, WebP and floats, so 1.2 GB at 64 megapixels.
 
-JPEGs go through simplejpeg where it is installed (YCbCr and grey ones), else through Pillow. Both are libjpeg-turbo
-with its accurate DCT and smooth upsampling: over 160 photographs at all four DCT scales their pixels were equal
-(greatest difference 0); where they bring different versions of it, expect at most a step or two of 255.
+How JPEGs are decoded: `jpeg.py`.
 """
 
 from __future__ import annotations
@@ -41,7 +39,6 @@ import numpy as np
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -57,13 +54,9 @@ from vitrail.data.headers import (
     read_webp_size,
     sniff_format,
 )
+from vitrail.data.jpeg import decode_jpeg, decode_jpeg_top
 from vitrail.data.modes import to_8_bit
 from vitrail.errors import ImageError
-
-try:
-    import simplejpeg
-except ImportError:
-    simplejpeg = None
 
 # What undoes each EXIF orientation (EXIF 2.3, section 4.6.4, tag 274).
 _UPRIGHT = {
@@ -87,10 +80,12 @@ class Picture:
         size: (height, width) in pixels, after EXIF orientation.
         format: "JPEG", "PNG", ...; "array" for pixels that were in memory already.
         mode: the stored colours, by Pillow's name ("RGB", "L", "P", "I;16", "CMYK", ...).
+        data: the file's bytes, or those of them that decide its pixels; None for pixels in memory.
     """
 
     format: str
     mode: str
+    data: bytes | None = None
 
     def __init__(self, name: str, stored_size: tuple[int, int], orientation: int) -> None:
         height, width = stored_size
@@ -125,10 +120,41 @@ class Picture:
             if self._orientation in _UPRIGHT:
                 image = image.transpose(_UPRIGHT[self._orientation])
         except MemoryError:
-            raise ImageError(self.name, f"{_megapixels(self.size)} do not fit in memory") from None
+            raise self._too_large() from None
         except Exception as error:  # decoders fail with whatever they stumble over
             raise ImageError(self.name, _cause(error, "cannot be decoded")) from error
         return image
+
+    def is_full_size(self, at_least: tuple[int, int]) -> bool:
+        """Whether `pixels` of the same `at_least` decodes at full size."""
+        return self._factor(at_least) == 1
+
+    def region(self, box: tuple[int, int, int, int], num_channels: int = 3) -> np.ndarray:
+        """The pixels inside `box` (left, top, right, bottom): (height, width, num_channels) uint8.
+
+        They lie in memory that the next call of this thread may write to. They are those of `pixels()` at full size,
+        bit for bit; of a JPEG no row is decoded that does not matter for them. A truncated file is refused wherever
+        the box lies.
+
+        Raises:
+            ImageError: as `pixels`.
+        """
+        left, top, right, bottom = box
+        try:
+            pixels = self._top(bottom) if num_channels == 3 else None
+        except MemoryError:
+            raise self._too_large() from None
+        if pixels is None:
+            pixels = np.array(self.image(None, num_channels).crop(box))
+            return pixels[:, :, None] if num_channels == 1 else pixels
+        return pixels[top:bottom, left:right]
+
+    def _top(self, bottom: int) -> np.ndarray | None:
+        """(bottom or more, width, 3): the upper rows as RGB, where these can be had sooner than the whole."""
+        return None
+
+    def _too_large(self) -> ImageError:
+        return ImageError(self.name, f"{_megapixels(self.size)} do not fit in memory")
 
     def _factor(self, at_least: tuple[int, int] | None) -> int:
         """The greatest of 1, 2, 4, 8 by which both sides may shrink and still cover `at_least`."""
@@ -146,54 +172,38 @@ class Picture:
 
 class _JpegPicture(Picture):
     format = "JPEG"
+    data: bytes
 
     def __init__(self, name: str, data: bytes, header: JpegHeader) -> None:
         super().__init__(name, (header.height, header.width), header.orientation)
         self.mode = {1: "L", 3: "RGB"}.get(header.components, "CMYK")
-        self._data, self._header = data, header
+        self.data, self._header = data, header
 
     def _decode(self, factor: int) -> Image.Image:
-        height, width = -(-self._header.height // factor), -(-self._header.width // factor)
-        if simplejpeg is not None and self.mode != "CMYK":
-            image = self._decode_fast(height, width)
-            if image is not None:
-                return image
-        image = JpegImageFile(io.BytesIO(self._header.bare(self._data)))
-        if factor > 1:
-            image.draft(None, (image.width // factor, image.height // factor))
-        image.load()
-        return image
+        return decode_jpeg(self.data, self._header, self.mode, factor)
 
-    def _decode_fast(self, height: int, width: int) -> Image.Image | None:
-        """Through simplejpeg, or None for what Pillow must judge: rare colour codings and anything irregular."""
-        try:
-            *_, colors, _ = simplejpeg.decode_jpeg_header(self._data)
-            if colors not in ("YCbCr", "Gray"):
-                return None
-            pixels = simplejpeg.decode_jpeg(
-                self._data, "RGB" if self.mode == "RGB" else "GRAY", min_height=height, min_width=width
-            )
-        except ValueError:
+    def _top(self, bottom: int) -> np.ndarray | None:
+        if self.mode != "RGB" or self._orientation != 1:
             return None
-        if pixels.shape[:2] != (height, width):
-            return None
-        return Image.fromarray(pixels[:, :, 0] if self.mode == "L" else pixels)
+        return decode_jpeg_top(self.data, self._header, bottom)
 
 
 class _FilePicture(Picture):
+    data: bytes
+
     def __init__(self, name: str, data: bytes, kind: str, image: Image.Image) -> None:
         # Pillow turns TIFFs upright itself.
         exif = image.info.get("exif") if kind != "TIFF" else None
         orientation = read_orientation(exif) if isinstance(exif, bytes) else 1
         super().__init__(name, (image.height, image.width), orientation)
         self.format, self.mode = kind, image.mode
-        self._data = data
+        self.data = data
         # Only these readers warn while they decode, so that all others decode in several threads at once.
         self._may_warn = kind not in _READERS or kind == "TIFF" or (kind == "PNG" and b"acTL" in data)
 
     def _decode(self, factor: int) -> Image.Image:
         with _quiet() if self._may_warn else nullcontext():
-            image = _open_with_pillow(self._data, self.format)
+            image = _open_with_pillow(self.data, self.format)
             image.load()
         return image
 
@@ -289,18 +299,21 @@ def _read(source: str | Path | bytes | BinaryIO, max_bytes: int) -> bytes:
             if not stat.S_ISREG(status.st_mode):
                 raise HeaderError("not a regular file")
             _check_bytes(status.st_size, max_bytes)
-            data = _read_stream(file, max_bytes)
+            data = _read_stream(file, max_bytes, status.st_size + 1)
     else:
         data = _read_stream(source, max_bytes)
     _check_bytes(len(data), max_bytes)
     return data
 
 
-def _read_stream(file: BinaryIO | io.RawIOBase, max_bytes: int) -> bytes:
-    blocks, total = [], 0
-    while total <= max_bytes and (block := file.read(min(max_bytes + 1 - total, 1 << 24))):
+def _read_stream(file: BinaryIO | io.RawIOBase, max_bytes: int, first: int = 1 << 24) -> bytes:
+    """All of a stream, or more than `max_bytes` of it; `first`: bytes to ask for at first, because Python takes memory
+    for what is asked for, not for what comes."""
+    blocks, total, size = [], 0, first
+    while total <= max_bytes and (block := file.read(min(max_bytes + 1 - total, size))):
         blocks.append(block)
         total += len(block)
+        size = 1 << 16 if len(block) < size else 1 << 24
     return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
 

@@ -197,6 +197,9 @@ class _KeptPicture(Picture):
         self._picture = picture
         self._decoded: dict[tuple[int, int], Image.Image] = {}
 
+    def _factor(self, at_least: tuple[int, int] | None) -> int:
+        return self._picture._factor(at_least)
+
     def image(self, at_least: tuple[int, int] | None = None, num_channels: int = 3) -> Image.Image:
         scale = (self._picture._factor(at_least), num_channels)
         if scale not in self._decoded:

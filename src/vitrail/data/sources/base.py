@@ -112,14 +112,14 @@ class FileSource:
 
     def read_bytes(self, index: int) -> bytes | None:
         try:
-            with self._path(index).open("rb") as file:
+            with open(self._path(index), "rb") as file:
                 # One byte more than the limit is enough for the reader to refuse it.
                 return file.read(self.limits.max_bytes + 1)
         except OSError as error:
             raise ImageError(self.key(index), reason(error)) from error
 
-    def _path(self, index: int) -> Path:
-        return Path(os.path.join(self.root, os.fsdecode(self.paths[index])))
+    def _path(self, index: int) -> str:
+        return os.path.join(self.root, os.fsdecode(self.paths[index]))
 
 
 @dataclass(frozen=True, eq=False)

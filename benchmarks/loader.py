@@ -1,0 +1,130 @@
+"""Photographs to training batches on one core: ours, timm's default transform, torchvision's decoder and transforms.
+
+Each way takes files to normalised float32 batches of 224 pixels: a random box of 8 to 100 % of the picture, resized,
+and a flip, as all three do by default. They take turns over the same files in one process.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.measure import Row
+from vitrail.data.batches import normalize
+from vitrail.data.config import Augmentation, LoaderConfig, Preprocessing
+from vitrail.data.loader import Loader
+from vitrail.data.sources import open_source
+from vitrail.data.transforms import TrainingTransform
+
+SIZE, BATCH_SIZE, NUM_PICTURES, ROUNDS = 224, 32, 320, 7
+GOAL = 2.0  # times timm's
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Way = Callable[[], Iterator[Tensor]]  # batches (B, 3, SIZE, SIZE) float32 of all the pictures
+
+
+def measure_loader(data: Path | None) -> list[Row]:
+    if data is None or not (data / "clothing-photos").is_dir():
+        return [Row("photographs to batches", "left out: VITRAIL_DATA has no clothing-photos")]
+    source = open_source(str(data / "clothing-photos"))
+    indices = np.linspace(0, len(source) - 1, NUM_PICTURES).astype(np.int64)
+    files = [source.root + "/" + source.key(int(index)) for index in indices]  # type: ignore[attr-defined]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rows = []
+        for interpolation in ("bilinear", "bicubic"):
+            rows += _compare(
+                interpolation,
+                {
+                    "vitrail": _ours(source, indices, interpolation),
+                    "timm's default transform": _timm(files, interpolation),
+                    "torchvision's decode_jpeg and v2": _torchvision(files, interpolation),
+                },
+            )
+    finally:
+        torch.set_num_threads(threads)
+    return rows
+
+
+def _compare(interpolation: str, ways: dict[str, Way]) -> list[Row]:
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(1 + ROUNDS):  # the first one warms up
+        for name, way in ways.items():
+            start = time.perf_counter()
+            pictures = sum(len(batch) for batch in way())
+            if number > 0:
+                rates[name].append(pictures / (time.perf_counter() - start))
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    rows = []
+    for name, median in medians.items():
+        ratio = statistics.median(
+            ours / timm for ours, timm in zip(rates[name], rates["timm's default transform"], strict=True)
+        )
+        text = f"{median:.0f} img/s, {ratio:.2f} times timm's"
+        promised = name == "vitrail"
+        rows.append(
+            Row(
+                f"{interpolation}: {name}",
+                text,
+                f"at least {GOAL:g} times" if promised else "",
+                ratio >= GOAL if promised else None,
+            )
+        )
+    return rows
+
+
+def _ours(source: object, indices: np.ndarray, interpolation: str) -> Way:
+    preprocessing = Preprocessing((SIZE, SIZE), interpolation=interpolation, mean=MEAN, std=STD)  # type: ignore[arg-type]
+    loader = Loader(
+        source,  # type: ignore[arg-type]
+        indices,
+        TrainingTransform(preprocessing, Augmentation(crop_area=(0.08, 1.0))),
+        batch_size=BATCH_SIZE,
+        seed=0,
+        config=LoaderConfig(num_workers=0),
+    )
+
+    def batches() -> Iterator[Tensor]:
+        for batch in loader.stream(0, loader.steps_per_epoch):
+            yield normalize(batch.images, preprocessing)
+
+    return batches
+
+
+def _timm(files: list[str], interpolation: str) -> Way:
+    from timm.data import create_transform
+
+    transform = create_transform(
+        SIZE, is_training=True, auto_augment=None, color_jitter=None, interpolation=interpolation, mean=MEAN, std=STD
+    )
+    return lambda: _stacked(files, lambda file: transform(Image.open(file).convert("RGB")))
+
+
+def _torchvision(files: list[str], interpolation: str) -> Way:
+    from torchvision.io import ImageReadMode, decode_jpeg, read_file
+    from torchvision.transforms import InterpolationMode, v2
+
+    transform = v2.Compose(
+        [
+            v2.RandomResizedCrop(
+                SIZE, scale=(0.08, 1.0), interpolation=InterpolationMode(interpolation), antialias=True
+            ),
+            v2.RandomHorizontalFlip(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN, STD),
+        ]
+    )
+    return lambda: _stacked(files, lambda file: transform(decode_jpeg(read_file(file), ImageReadMode.RGB)))
+
+
+def _stacked(files: list[str], load: Callable[[str], Tensor]) -> Iterator[Tensor]:
+    for start in range(0, len(files), BATCH_SIZE):
+        yield torch.stack([load(file) for file in files[start : start + BATCH_SIZE]])
