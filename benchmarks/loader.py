@@ -6,7 +6,9 @@ and a flip, as all three do by default. They take turns over the same files in o
 
 from __future__ import annotations
 
+import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from vitrail.data.sources import open_source
 from vitrail.data.transforms import TrainingTransform
 
 SIZE, BATCH_SIZE, NUM_PICTURES, ROUNDS = 224, 32, 320, 7
-GOAL = 2.0  # times timm's
+GOALS = {"vitrail": 2.0, "vitrail, warm cache on the disk": 2.2}  # times timm's
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Way = Callable[[], Iterator[Tensor]]  # batches (B, 3, SIZE, SIZE) float32 of all the pictures
@@ -36,8 +38,10 @@ def measure_loader(data: Path | None) -> list[Row]:
     source = open_source(str(data / "clothing-photos"))
     indices = np.linspace(0, len(source) - 1, NUM_PICTURES).astype(np.int64)
     files = [source.root + "/" + source.key(int(index)) for index in indices]  # type: ignore[attr-defined]
-    threads = torch.get_num_threads()
+    threads, cache = torch.get_num_threads(), os.environ.get("VITRAIL_CACHE")
     torch.set_num_threads(1)
+    place = tempfile.TemporaryDirectory()
+    os.environ["VITRAIL_CACHE"] = place.name
     try:
         rows = []
         for interpolation in ("bilinear", "bicubic"):
@@ -45,12 +49,17 @@ def measure_loader(data: Path | None) -> list[Row]:
                 interpolation,
                 {
                     "vitrail": _ours(source, indices, interpolation),
+                    "vitrail, warm cache on the disk": _ours(source, indices, interpolation, "disk"),
                     "timm's default transform": _timm(files, interpolation),
                     "torchvision's decode_jpeg and v2": _torchvision(files, interpolation),
                 },
             )
     finally:
         torch.set_num_threads(threads)
+        place.cleanup()
+        os.environ.pop("VITRAIL_CACHE")
+        if cache is not None:
+            os.environ["VITRAIL_CACHE"] = cache
     return rows
 
 
@@ -69,19 +78,13 @@ def _compare(interpolation: str, ways: dict[str, Way]) -> list[Row]:
             ours / timm for ours, timm in zip(rates[name], rates["timm's default transform"], strict=True)
         )
         text = f"{median:.0f} img/s, {ratio:.2f} times timm's"
-        promised = name == "vitrail"
-        rows.append(
-            Row(
-                f"{interpolation}: {name}",
-                text,
-                f"at least {GOAL:g} times" if promised else "",
-                ratio >= GOAL if promised else None,
-            )
-        )
+        goal = GOALS.get(name)
+        met = None if goal is None else ratio >= goal
+        rows.append(Row(f"{interpolation}: {name}", text, f"at least {goal:g} times" if goal else "", met))
     return rows
 
 
-def _ours(source: object, indices: np.ndarray, interpolation: str) -> Way:
+def _ours(source: object, indices: np.ndarray, interpolation: str, cache: str = "none") -> Way:
     preprocessing = Preprocessing((SIZE, SIZE), interpolation=interpolation, mean=MEAN, std=STD)  # type: ignore[arg-type]
     loader = Loader(
         source,  # type: ignore[arg-type]
@@ -89,7 +92,7 @@ def _ours(source: object, indices: np.ndarray, interpolation: str) -> Way:
         TrainingTransform(preprocessing, Augmentation(crop_area=(0.08, 1.0))),
         batch_size=BATCH_SIZE,
         seed=0,
-        config=LoaderConfig(num_workers=0),
+        config=LoaderConfig(num_workers=0, cache=cache),  # type: ignore[arg-type]
     )
 
     def batches() -> Iterator[Tensor]:

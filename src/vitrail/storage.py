@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Any
 
 
+def cache_folder(part: str) -> Path:
+    """$VITRAIL_CACHE/<part>, or ~/.cache/vitrail/<part>."""
+    base = os.environ.get("VITRAIL_CACHE")
+    return (Path(base).expanduser() if base else Path.home() / ".cache" / "vitrail") / part
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:

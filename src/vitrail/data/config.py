@@ -145,7 +145,14 @@ class LoaderConfig:
     """How pictures become batches; changes speed and memory, never the numbers."""
 
     num_workers: int | None = None  # None: chosen by the number of cores
-    cache: Literal["none", "memory"] = "none"  # "memory": keep decoded, shrunk pictures in RAM
+    # "memory": keep decoded pictures in RAM. "disk": keep them in the folder that VITRAIL_CACHE names, for all workers
+    # and later runs.
+    cache: Literal["none", "memory", "disk"] = "none"
+    cache_gigabytes: float = 50.0  # most that "disk" keeps, of all data sets together
+
+    def __post_init__(self) -> None:
+        if not self.cache_gigabytes > 0:
+            raise ConfigError(f"cache_gigabytes {self.cache_gigabytes} is not positive")
 
 
 @dataclass(frozen=True)

@@ -157,13 +157,7 @@ class Picture:
         return ImageError(self.name, f"{_megapixels(self.size)} do not fit in memory")
 
     def _factor(self, at_least: tuple[int, int] | None) -> int:
-        """The greatest of 1, 2, 4, 8 by which both sides may shrink and still cover `at_least`."""
-        if at_least is None:
-            return 1
-        needed = (max(at_least[0], _MIN_SCALED_SIDE), max(at_least[1], _MIN_SCALED_SIDE))
-        for factor in (8, 4, 2):
-            if all(-(-side // factor) >= least for side, least in zip(self.size, needed, strict=True)):
-                return factor
+        """By how much both sides shrink when the picture is decoded to cover `at_least`."""
         return 1
 
     def _decode(self, factor: int) -> Image.Image:
@@ -181,6 +175,16 @@ class _JpegPicture(Picture):
 
     def _decode(self, factor: int) -> Image.Image:
         return decode_jpeg(self.data, self._header, self.mode, factor)
+
+    def _factor(self, at_least: tuple[int, int] | None) -> int:
+        """The greatest of 1, 2, 4, 8 by which both sides may shrink and still cover `at_least`."""
+        if at_least is None:
+            return 1
+        needed = (max(at_least[0], _MIN_SCALED_SIDE), max(at_least[1], _MIN_SCALED_SIDE))
+        for factor in (8, 4, 2):
+            if all(-(-side // factor) >= least for side, least in zip(self.size, needed, strict=True)):
+                return factor
+        return 1
 
     def _top(self, bottom: int) -> np.ndarray | None:
         if self.mode != "RGB" or self._orientation != 1:

@@ -11,6 +11,7 @@ import io
 import re
 
 import numpy as np
+import PIL
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -21,6 +22,9 @@ try:
     import simplejpeg
 except ImportError:
     simplejpeg = None
+
+# Two installations that say the same here decode to the same pixels.
+DECODERS = f"pillow {PIL.__version__}, simplejpeg {getattr(simplejpeg, '__version__', 'none')}"
 
 # What libjpeg says first of a shortened JPEG that is sound otherwise. Of codes that end too early it says "premature
 # end of data segment", and of a file that ends before the next marker that it does.

@@ -30,6 +30,7 @@ from PIL import Image
 from vitrail.data.config import LoaderConfig, Preprocessing
 from vitrail.data.images import Picture
 from vitrail.data.order import batch_at, sample_generator, steps_per_epoch
+from vitrail.data.pixel_cache import PixelCache
 from vitrail.data.sources.base import Source
 from vitrail.errors import DataError, ImageError
 
@@ -86,7 +87,8 @@ class Loader:
         config: its `cache` "memory" keeps each picture as the decoder gave it, once for each of the scales (1, 1/2,
             1/4, 1/8 of a JPEG's sides) that the transform asked for: the batches stay the same bit for bit, and no
             picture is decoded twice at one scale. It takes 3 bytes a pixel and at most 1.33 times the full size of
-            all pictures; each worker keeps its own, so it pays with 0 or 1 of them.
+            all pictures; each worker keeps its own, so it pays with 0 or 1 of them. "disk" keeps the same in files that
+            all workers and later runs share (`pixel_cache.py`); it takes 3 bytes a pixel too.
         rank, num_ranks: `stream` yields this process's share of each batch.
     """
 
@@ -114,7 +116,8 @@ class Loader:
         self.num_workers = _choose_num_workers(source, self.indices, config)
         self._may_go_without = config.num_workers is None
         self.steps_per_epoch = steps_per_epoch(len(self.indices), batch_size)
-        self._maker = _Maker(source, transform, seed, keep=config.cache == "memory")
+        disk = PixelCache.open(int(config.cache_gigabytes * 1e9)) if config.cache == "disk" else None
+        self._maker = _Maker(source, transform, seed, keep=config.cache == "memory", disk=disk)
 
     def stream(self, first_step: int, end_step: int) -> Iterator[Batch]:
         """The batches of the steps first_step to end_step - 1, shuffled anew each epoch, from one pool of workers.
@@ -159,11 +162,14 @@ class Loader:
 class _Maker:
     """Opens, decodes and transforms the pictures of one batch; what a worker carries."""
 
-    def __init__(self, source: Source, transform: Transform, seed: int, keep: bool) -> None:
+    def __init__(
+        self, source: Source, transform: Transform, seed: int, keep: bool, disk: PixelCache | None = None
+    ) -> None:
         self.source = source
         self.transform = transform
         self.seed = seed
         self.keep = keep
+        self.disk = disk
         self._kept: dict[int, Picture] = {}
 
     def __call__(self, plan: _Plan) -> _Made:
@@ -182,6 +188,8 @@ class _Maker:
         return _Made(batch, np.array(indices, dtype=np.int64), tuple(broken))
 
     def _open(self, index: int) -> Picture:
+        if self.disk is not None:
+            return self.disk.keep(self.source.open(index))
         if not self.keep:
             return self.source.open(index)
         if index not in self._kept:

@@ -29,7 +29,7 @@ from vitrail.errors import ConfigError, DataError
 from vitrail.layers.pooling import mean_of_patches
 from vitrail.models.build import Model
 from vitrail.models.vit import VisionTransformer
-from vitrail.storage import sha256_of, to_json, write_file
+from vitrail.storage import cache_folder, sha256_of, to_json, write_file
 from vitrail.tasks.inference import ask_in_batches
 from vitrail.tasks.prepare import PreparedData
 from vitrail.training.events import Events
@@ -48,12 +48,6 @@ class FeatureRows:
     indices: npt.NDArray[np.int64]  # (N,) into the source
     values: npt.NDArray[np.float32]  # (N, D); mapped from the disk where it came from the cache
     from_cache: bool
-
-
-def cache_folder() -> Path:
-    """$VITRAIL_CACHE/features, or ~/.cache/vitrail/features."""
-    base = os.environ.get("VITRAIL_CACHE")
-    return (Path(base).expanduser() if base else Path.home() / ".cache" / "vitrail") / "features"
 
 
 def extract_features(
@@ -76,14 +70,14 @@ def extract_features(
             for its larger and its smaller models.
         layer: a block of a Vision Transformer, from 0, or from -1 backwards: the same of the tokens that it gives.
             None: of those after the final norm.
-        cache: its folder; None: `cache_folder()`. Where it cannot be written, the features stay in memory, and it is
-            said.
+        cache: its folder; None: `cache_folder("features")`. Where it cannot be written, the features stay in memory,
+            and it is said.
     Raises:
         ConfigError: the model has no class token, or no such block. DataError: none of the pictures can be read.
     """
     forward = _forward(bundle.model, kind, layer)
     key, made_from = _key(bundle, prepared, indices, kind if layer is None else f"{kind} of block {layer}")
-    folder = (cache_folder() if cache is None else cache) / key
+    folder = (cache_folder("features") if cache is None else cache) / key
     found = _read(folder, indices, events)
     if found is not None:
         return found
