@@ -37,6 +37,7 @@ from vitrail.storage import new_folder, sha256_of, to_json
 from vitrail.weights.card import model_card
 from vitrail.weights.certificate import Certificate
 from vitrail.weights.files import describe_foreign, read_tensors, write_tensors
+from vitrail.weights.verified import identity_of, remember, was_verified
 
 FORMAT = "vitrail-bundle-1"
 WEIGHTS, CONFIG, SAMPLES, CARD = "model.safetensors", "config.json", "samples.json", "README.md"
@@ -158,7 +159,8 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
 
     Args:
         path: the bundle's folder, or the run folder around it.
-        verify: also compare every checksum and run the sample pictures.
+        verify: also compare every checksum and run the sample pictures, unless both was done for the same files in the
+            last week (`verified.py`).
     Raises:
         WeightsError: something is missing, damaged or does not fit; names the file and the tensor or field.
     """
@@ -167,12 +169,15 @@ def load_bundle(path: str | Path, verify: bool = True) -> Bundle:
     _require_labels(config, str(folder / CONFIG))
     if not (config.temperature > 0 and math.isfinite(config.temperature)):
         raise WeightsError(f"{folder / CONFIG}: temperature {config.temperature} is not a positive number")
+    identity = identity_of(folder, (CONFIG, *config.files)) if verify else None
+    verify = verify and not was_verified(identity)
     if verify:
         for name, expected in config.files.items():
             _require_checksum(folder, name, expected)
     model = build_model(config.model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     if verify:
         _require_same_answers(model, config, folder)
+        remember(identity)
     return Bundle(model, config, folder)
 
 

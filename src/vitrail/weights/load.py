@@ -10,8 +10,6 @@ from pathlib import Path
 from vitrail.errors import WeightsError, did_you_mean
 from vitrail.weights.bundle import CONFIG, SAMPLES, Bundle, load_bundle
 from vitrail.weights.checkpoint import Choices, open_checkpoint
-from vitrail.weights.reading import read_checkpoint
-from vitrail.weights.sidecar import read_sidecar
 
 Progress = Callable[[int, int], None]  # bytes that have arrived, bytes in all
 
@@ -80,6 +78,9 @@ def _from_path(path: Path, choices: Choices | None, verify: bool) -> Bundle:
         if choices is not None and choices != Choices():
             raise WeightsError(f"{path}: a bundle says everything itself; leave the options about its weights out")
         return load_bundle(path, verify)  # or its error, which says what is missing
+    from vitrail.weights.reading import read_checkpoint  # with every adapter: a bundle does without
+    from vitrail.weights.sidecar import read_sidecar
+
     checkpoint = open_checkpoint(path, choices or Choices())
     return read_checkpoint(checkpoint, path, known=read_sidecar(path))
 
@@ -100,6 +101,7 @@ def _holds_weights(folder: Path) -> bool:
 
 def _from_hub(spec: str, choices: Choices, progress: Progress | None) -> Bundle:
     from vitrail.weights.hub import fetch
+    from vitrail.weights.reading import read_checkpoint
 
     name = spec
     for prefix in _HUB_PREFIXES:
@@ -118,6 +120,7 @@ def _from_address(
     address: str, sha256: str | None, licence: str | None, choices: Choices, progress: Progress | None
 ) -> Bundle:
     from vitrail.weights.hub import fetch_address
+    from vitrail.weights.reading import read_checkpoint
 
     path = fetch_address(address, sha256, progress)
     checkpoint = open_checkpoint(path, choices, address)
