@@ -12,7 +12,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import data_sets, dedup, few_shot, loader, loading, main_job, plan, start_up, training
+from benchmarks import (
+    data_sets,
+    dedup,
+    embedding,
+    few_shot,
+    loader,
+    loading,
+    main_job,
+    plan,
+    predict,
+    start_up,
+    training,
+)
 from benchmarks.measure import Row, print_rows
 
 BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
@@ -22,6 +34,8 @@ BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
     "check": data_sets.measure_check,
     "dedup": dedup.measure_dedup,
     "loader": loader.measure_loader,
+    "predict": predict.measure_predict,
+    "embedding": embedding.measure_embedding,
     "loading": loading.measure_loading,
     "few-shot": few_shot.measure_few_shot,
     "plan": plan.measure_plan,

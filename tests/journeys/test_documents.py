@@ -16,6 +16,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = (
     "fit.md",
     "probe.md",
+    "embed.md",
     "train.md",
     "data.md",
     "dedup.md",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -22,6 +23,12 @@ def _fit() -> Run:
 
 def _predict() -> Run:
     from vitrail.cli.predict import run
+
+    return run
+
+
+def _embed() -> Run:
+    from vitrail.cli.embed import run
 
     return run
 
@@ -89,6 +96,7 @@ def _plan() -> Run:
 COMMANDS: dict[str, tuple[str, Callable[[], Run]]] = {
     "fit": ("turn a folder of pictures into a trained, checked classifier", _fit),
     "predict": ("name what is in pictures, with probabilities", _predict),
+    "embed": ("write feature vectors of pictures, for search, clustering or your own classifier", _embed),
     "evaluate": ("measure a trained model on other pictures", _evaluate),
     "probe": ("say whether a backbone is good for your pictures, before any training", _probe),
     "check": ("say what is wrong with a data set, before anyone trains on it", _check),
@@ -119,8 +127,18 @@ Start with:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 failure, 2 usage, 130 or 143 interrupted."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    """Run the command line; returns the exit code: 0, 1 failure, 2 usage, 130 or 143 interrupted.
+
+    Args:
+        arguments: None: this process is the command, and ends with it.
+    """
+    if arguments is None:
+        codes: list[int] = []
+        # Registered first, so it runs last: when threads have ended and all else that the exit asks for is done.
+        atexit.register(_leave, codes)
+        codes.append(main(sys.argv[1:]))
+        return codes[0]
+    arguments = list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
     is_debug = "--debug" in arguments[:end]
     arguments = [argument for argument in arguments[:end] if argument != "--debug"] + arguments[end:]
@@ -140,6 +158,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_debug:
             raise
         return _explain(error)
+
+
+def _leave(codes: list[int]) -> None:
+    """End the process. Python would first take apart all that torch has made, for half a second.
+
+    Args:
+        codes: the exit code; empty where `main` raised, and Python ends the process itself.
+    """
+    if codes:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(codes[0])
 
 
 def _run(arguments: list[str]) -> int:

@@ -18,8 +18,8 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -127,10 +127,18 @@ class Loader:
         """
         return self._batches((self._shuffled(step) for step in range(first_step, end_step)), self.num_workers)
 
-    def once(self) -> Iterator[Batch]:
-        """Every sample once, in the order of `indices`; the last batch may be smaller. Raises as `stream`."""
+    def once(self, threads: int = 0) -> Iterator[Batch]:
+        """Every sample once, in the order of `indices`; the last batch may be smaller. Raises as `stream`.
+
+        Args:
+            threads: make batches in so many threads of this process, in place of worker processes, at most two
+                batches ahead for each. Decoders let other threads run, and a thread needs no start; but Python itself
+                runs in one at a time, so a training step, which is full of Python, is better off with processes.
+        """
         starts = range(0, len(self.indices), self.batch_size)
         plans = (_Plan(0, self.indices[start : start + self.batch_size]) for start in starts)
+        if threads > 0:
+            return self._in_threads(plans, threads)
         few = self._may_go_without and len(self.indices) < WORTH_A_POOL
         return self._batches(plans, 0 if few else self.num_workers)
 
@@ -146,6 +154,14 @@ class Loader:
         with _Pool(self._maker, num_workers) as pool:
             for plan, made in pool.in_order(plans):
                 yield self._tensors(plan, made)
+
+    def _in_threads(self, plans: Iterable[_Plan], threads: int) -> Iterator[Batch]:
+        executor = ThreadPoolExecutor(threads, "decoding")
+        try:
+            for plan, made in _in_order(executor, self._maker, plans, threads * BATCHES_AHEAD):
+                yield self._tensors(plan, made)
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
 
     def _tensors(self, plan: _Plan, made: _Made) -> Batch:
         import torch
@@ -231,19 +247,30 @@ class _Pool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def in_order(self, plans: Iterable[_Plan]) -> Iterator[tuple[_Plan, _Made]]:
-        waiting: deque[tuple[_Plan, Future[_Made]]] = deque()
         try:
-            for plan in plans:
-                waiting.append((plan, self._executor.submit(_make, plan)))
-                if len(waiting) > self._num_ahead:
-                    yield waiting[0][0], waiting.popleft()[1].result()
-            while waiting:
-                yield waiting[0][0], waiting.popleft()[1].result()
+            yield from _in_order(self._executor, _make, plans, self._num_ahead)
         except BrokenProcessPool as error:
             raise DataError(
                 "a loader worker was killed, most often because memory ran out; "
                 "use fewer workers, or none with --loader.num-workers 0"
             ) from error
+
+
+def _in_order(
+    executor: Executor, make: Callable[[_Plan], _Made], plans: Iterable[_Plan], num_ahead: int
+) -> Iterator[tuple[_Plan, _Made]]:
+    waiting: deque[tuple[_Plan, Future[_Made]]] = deque()
+    for plan in plans:
+        waiting.append((plan, executor.submit(make, plan)))
+        if len(waiting) > num_ahead:
+            yield waiting[0][0], waiting.popleft()[1].result()
+    while waiting:
+        yield waiting[0][0], waiting.popleft()[1].result()
+
+
+def num_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _choose_num_workers(source: Source, indices: np.ndarray, config: LoaderConfig) -> int:
@@ -257,8 +284,7 @@ def _choose_num_workers(source: Source, indices: np.ndarray, config: LoaderConfi
             return 0
     except ImageError:
         pass  # a file all the same
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(num_cores - 1, 1 if config.cache == "memory" else MAX_WORKERS)
+    return min(num_cores() - 1, 1 if config.cache == "memory" else MAX_WORKERS)
 
 
 _maker: _Maker | None = None  # of this worker process: sent once, not with every batch

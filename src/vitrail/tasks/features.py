@@ -75,7 +75,7 @@ def extract_features(
     Raises:
         ConfigError: the model has no class token, or no such block. DataError: none of the pictures can be read.
     """
-    forward = _forward(bundle.model, kind, layer)
+    forward = forward_features_of(bundle.model, kind, layer)
     key, made_from = _key(bundle, prepared, indices, kind if layer is None else f"{kind} of block {layer}")
     folder = (cache_folder("features") if cache is None else cache) / key
     found = _read(folder, indices, events)
@@ -111,7 +111,12 @@ def weights_digest(model: Model) -> str:
     return digest.hexdigest()
 
 
-def _forward(model: Model, kind: FeatureKind, layer: int | None) -> Callable[[Tensor], Tensor]:
+def forward_features_of(model: Model, kind: FeatureKind, layer: int | None = None) -> Callable[[Tensor], Tensor]:
+    """(B, C, H, W) normalised pictures -> their features (B, D); `kind` and `layer` as in `extract_features`.
+
+    Raises:
+        ConfigError: the model has no class token, or no such block.
+    """
     tokens_of = model.forward_features if layer is None else _tokens_after(model, layer)
     if kind == "pre_logits":
         return lambda images: model.forward_head(tokens_of(images), pre_logits=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from vitrail.data.batches import normalize
-from vitrail.data.config import Preprocessing
-from vitrail.data.loader import Loader
-from vitrail.errors import WeightsError
+from vitrail.data.config import LoaderConfig, Preprocessing
+from vitrail.data.loader import MAX_WORKERS, Loader, num_cores
+from vitrail.data.sources.base import Source
+from vitrail.data.transforms import EvaluationTransform
+from vitrail.errors import ConfigError, WeightsError
+from vitrail.tasks.pace import Pace
 from vitrail.training.events import Events
+from vitrail.training.precision import Precision, autocast
 from vitrail.weights.bundle import Bundle
 from vitrail.weights.load import load
 
@@ -43,7 +49,10 @@ def ask(
     preprocessing: Preprocessing,
     *,
     forward: Callable[[Tensor], Tensor] | None = None,
-    precision: torch.dtype = torch.float32,
+    forward_uint8: Callable[[Tensor], Tensor] | None = None,
+    precision: Precision | Literal["auto"] = "float32",
+    threads: int = 0,
+    events: Events | None = None,
     temperature: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Answers:
@@ -51,13 +60,27 @@ def ask(
 
     Args:
         forward: (B, C, H, W) normalised pictures -> (B, K).
-        precision: float32, or bfloat16 for autocast.
+        forward_uint8: (B, C, H, W) pictures as they are loaded, uint8 -> (B, K), in place of normalising them and of
+            `forward`, where another engine does both.
+        precision: "bfloat16" for autocast; "auto" for what a trial on the first batches says (`pace.py`).
+        threads: decode in so many threads of this process (`Loader.once`), and try how many the model does best with.
+        events: hears what a trial chose.
         temperature: of the probabilities, which softmax(values / temperature) gives.
         progress: called with (pictures done, pictures in all).
     """
     parts: list[Answers] = []
     done = 0
-    for part in ask_in_batches(model, loader, preprocessing, forward=forward, precision=precision):
+    batches = ask_in_batches(
+        model,
+        loader,
+        preprocessing,
+        forward=forward,
+        forward_uint8=forward_uint8,
+        precision=precision,
+        threads=threads,
+        events=events,
+    )
+    for part in batches:
         parts.append(part)
         done += len(part.indices) + len(part.broken)
         if progress is not None:
@@ -78,27 +101,54 @@ def ask_in_batches(
     preprocessing: Preprocessing,
     *,
     forward: Callable[[Tensor], Tensor] | None = None,
-    precision: torch.dtype = torch.float32,
+    forward_uint8: Callable[[Tensor], Tensor] | None = None,
+    precision: Precision | Literal["auto"] = "float32",
+    threads: int = 0,
+    events: Events | None = None,
 ) -> Iterator[Answers]:
     """As `ask`, but the rows of each batch as they come, for more pictures than fit into memory."""
-    forward = forward or model
     device = next(model.parameters()).device
+    if forward_uint8 is not None and precision != "float32":
+        raise ConfigError(f"precision '{precision}': another engine answers, in a precision of its own")
+
+    def answer(images: Tensor, precision: Precision) -> npt.NDArray[np.float32]:
+        # Modes are entered anew for each batch: a generator must not leave them on while its caller runs.
+        with torch.inference_mode(), autocast(device, precision):
+            images = images.to(device)
+            if forward_uint8 is not None:
+                output = forward_uint8(images)
+            else:
+                output = (forward or model)(normalize(images, preprocessing))
+            return np.asarray(output.float().cpu().numpy())
+
+    num_batches = -(-len(loader.indices) // loader.batch_size)
     was_training = model.training
     model.eval()
     try:
-        for batch in loader.once():
-            values = np.empty((0, 1), np.float32)
-            if len(batch.indices):
-                # Entered anew for each batch: a generator must not leave its modes on while its caller runs.
-                with (
-                    torch.inference_mode(),
-                    torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16),
-                ):
-                    output = forward(normalize(batch.images.to(device), preprocessing))
-                    values = output.float().cpu().numpy()
-            yield Answers(batch.indices.numpy(), batch.labels.numpy(), values, batch.broken)
+        with (
+            Pace(answer, device, precision, num_batches if threads else 0, events) as pace,
+            contextlib.closing(loader.once(threads)) as batches,  # type: ignore[type-var]
+        ):
+            for batch in batches:
+                values = pace.answer(batch.images) if len(batch.indices) else np.empty((0, 1), np.float32)
+                yield Answers(batch.indices.numpy(), batch.labels.numpy(), values, batch.broken)
     finally:
         model.train(was_training)
+
+
+def find_loader(source: Source, preprocessing: Preprocessing, batch_size: int) -> tuple[Loader, int]:
+    """A loader of all pictures of `source` as evaluation sees them, and the threads that should decode them."""
+    loader = Loader(
+        source,
+        np.arange(len(source)),
+        EvaluationTransform(preprocessing),
+        batch_size=batch_size,
+        seed=0,
+        config=LoaderConfig(num_workers=0),
+    )
+    # As many as there are cores: they sleep while enough batches are waiting, so where the model is the slower part
+    # they take from it no more than decoding costs. A picture or two are decoded sooner than a thread pays.
+    return loader, 0 if len(source) <= batch_size else min(num_cores(), MAX_WORKERS)
 
 
 def load_classifier(spec: str, events: Events) -> Bundle:

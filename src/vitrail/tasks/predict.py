@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from vitrail.data.config import LoaderConfig
-from vitrail.data.loader import Loader
 from vitrail.data.sources.pictures import find_pictures
-from vitrail.data.transforms import EvaluationTransform
 from vitrail.errors import ConfigError
-from vitrail.tasks.inference import ask, load_classifier
+from vitrail.tasks.inference import ask, find_loader, load_classifier
 from vitrail.training.events import Events
+from vitrail.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -22,6 +20,7 @@ class PredictConfig:
     pictures: tuple[str, ...]  # files, or folders whose pictures are taken
     top_k: int = 3
     batch_size: int = 32
+    precision: Precision | Literal["auto"] = "float32"  # "auto": bfloat16 where a trial finds it faster and no worse
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -57,18 +56,14 @@ def predict(config: PredictConfig, events: Events) -> tuple[Prediction, ...]:
     source = find_pictures(config.pictures)
     bundle = load_classifier(config.model, events)
     preprocessing, labels = bundle.config.preprocessing, bundle.config.labels
-    loader = Loader(
-        source,
-        np.arange(len(source)),
-        EvaluationTransform(preprocessing),
-        batch_size=config.batch_size,
-        seed=0,
-        config=LoaderConfig(num_workers=0 if len(source) < 256 else None),
-    )
+    loader, threads = find_loader(source, preprocessing, config.batch_size)
     answers = ask(
         bundle.model,
         loader,
         preprocessing,
+        precision=config.precision,
+        threads=threads,
+        events=events,
         temperature=bundle.config.temperature,
         progress=lambda done, total: events.progress("predicting", done, total),
     )

@@ -30,7 +30,7 @@ from vitrail.tasks.starting import load_start, read_start, write_start
 from vitrail.tasks.timing import Stopwatch
 from vitrail.training.config import EVALUATION_BATCH, TrainConfig
 from vitrail.training.events import Events, TextLog
-from vitrail.training.precision import autocast
+from vitrail.training.precision import Precision, autocast
 from vitrail.training.run_folder import LOG_FILE, lock_run
 from vitrail.training.run_state import load_latest_checkpoint
 from vitrail.weights.bundle import Bundle, BundleConfig, Sample, save_bundle
@@ -157,7 +157,7 @@ class PretrainingRun(Run):
                 f" {metrics['feature_rank']:.3g} of {_num_features(self.config)}); {advice}"
             )
 
-    def time_evaluation(self, precision: str = "float32") -> float:
+    def time_evaluation(self, precision: Precision = "float32") -> float:
         """Seconds of `validate`, estimated from a part of it; its features are in float32 whatever the precision."""
         rows = self.judged[: 4 * EVALUATION_BATCH]
         begin = time.monotonic()

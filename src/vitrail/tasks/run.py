@@ -27,6 +27,7 @@ from vitrail.training.build import build_state
 from vitrail.training.config import EVALUATION_BATCH, TrainConfig
 from vitrail.training.events import Events, JsonLines, TensorBoard, TextLog
 from vitrail.training.loop import train
+from vitrail.training.precision import Precision
 from vitrail.training.run_folder import CONFIG_FILE, LOG_FILE, METRICS_FILE, create_run_folder, lock_run
 from vitrail.training.run_state import Best, Checkpoint, restore
 from vitrail.training.schedule import Plan, make_plan
@@ -120,11 +121,11 @@ class Run:
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Accuracy and log loss on the validation split, in the precision of the training."""
-        precision = torch.bfloat16 if self.config.precision == "bfloat16" else torch.float32
+        precision: Precision = "bfloat16" if self.config.precision == "bfloat16" else "float32"
         answers = ask(model, self.validation, self.config.preprocessing, precision=precision)
         return accuracy_and_loss(answers)
 
-    def time_evaluation(self, precision: str = "float32") -> float:
+    def time_evaluation(self, precision: Precision = "float32") -> float:
         """Seconds of one pass over the validation split, estimated from a part of it.
 
         Args:
@@ -133,10 +134,9 @@ class Run:
         if not self.has_validation:
             return 0.0
         rows = self.validation.indices[: 4 * EVALUATION_BATCH]
-        seconds = self._time_asking(rows, torch.bfloat16 if precision == "bfloat16" else torch.float32)
-        return seconds * len(self.validation.indices) / len(rows)
+        return self._time_asking(rows, precision) * len(self.validation.indices) / len(rows)
 
-    def _time_asking(self, rows: npt.NDArray[np.int64], precision: torch.dtype = torch.float32) -> float:
+    def _time_asking(self, rows: npt.NDArray[np.int64], precision: Precision = "float32") -> float:
         begin = time.monotonic()
         ask(self.state.objective.model, self._loader(rows), self.config.preprocessing, precision=precision)
         return time.monotonic() - begin
