@@ -73,3 +73,22 @@ def test_a_convolution_is_timms_with_the_same_kernel() -> None:
         ours = StandardizedConv2d(3, 8, 3, stride=2, padding=padding, eps=1e-8, eps_under="variance")  # type: ignore[arg-type]
         ours.load_state_dict(theirs.state_dict())
         torch.testing.assert_close(ours(pictures), theirs(pictures), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("padding", [1, "same"])
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 2)])
+def test_gradients_on_features_one_cell_wide_are_finite(size: tuple[int, int], padding: int | str) -> None:
+    """Whatever lay in memory before: some kernels of torch read what nobody has written."""
+    conv = StandardizedConv2d(64, 64, 3, stride=2, padding=padding)  # type: ignore[arg-type]
+    conv.initialize(torch.Generator().manual_seed(0))
+    features = torch.randn(64, 64, *size, generator=torch.Generator().manual_seed(1))
+    wanted = torch.autograd.grad(conv(features).square().sum(), conv.weight)[0]
+    for _ in range(10):
+        used = [
+            torch.full((1 << power,), float("nan"), dtype=torch.bfloat16) for power in range(6, 20) for _ in range(4)
+        ]
+        del used
+        with torch.autocast("cpu", torch.bfloat16):
+            found = conv(features)
+        gradient = torch.autograd.grad(found.float().square().sum(), conv.weight)[0]
+        torch.testing.assert_close(gradient, wanted, atol=0.03 * float(wanted.abs().max()), rtol=0)

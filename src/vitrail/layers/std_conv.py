@@ -72,7 +72,7 @@ class StandardizedConv2d(nn.Conv2d):
     ) -> None:
         explicit = 0 if padding == "same" else padding
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=explicit, bias=bias)
-        self.pads_same = padding == "same"
+        self.pads_same, self.num_padded = padding == "same", explicit
         self.eps = eps
         self.eps_under: Literal["std", "variance"] = eps_under
 
@@ -86,7 +86,18 @@ class StandardizedConv2d(nn.Conv2d):
         if self.pads_same:
             features = pad_same(features, self.kernel_size[0], self.stride[0])
         kernel = standardize(self.weight, self.eps, self.eps_under)
-        return F.conv2d(features, kernel, self.bias, self.stride, self.padding)
+        return F.conv2d(features, kernel, self.bias, self._stride(features), self.padding)
+
+    def _stride(self, features: Tensor) -> tuple[int, int]:
+        """`stride`, but 1 along an axis where the kernel fits in one place only, and the stride says nothing.
+
+        There torch 2.14 reads memory that nobody has written: on CPUs with AVX512-BF16 the gradient of a bfloat16
+        kernel of 3x3 and stride 2 on features one cell wide is now and then not a number.
+        """
+        rows, columns = (
+            1 if side + 2 * self.num_padded == self.kernel_size[0] else self.stride[0] for side in features.shape[-2:]
+        )
+        return rows, columns
 
 
 class MaxPoolSame(nn.Module):
