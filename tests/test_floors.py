@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "vitrail"
 FLOORS = {
     "layers": 0, "models": 0,
     "weights": 1, "data": 1,
-    "objectives": 2, "training": 2, "evaluators": 2, "inspection": 2,
+    "objectives": 2, "training": 2, "evaluators": 2, "inspection": 2, "engines": 2,
     "tasks": 3, "exporters": 3, "recipes": 3,
     "cli": 4, "serve": 4, "report": 4,
 }  # fmt: skip

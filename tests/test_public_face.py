@@ -12,7 +12,7 @@ from vitrail.errors import ConfigError
 
 
 def test_the_face_is_what_it_says() -> None:
-    assert vitrail.__all__ == ["__version__", "create", "load"]
+    assert vitrail.__all__ == ["__version__", "compile_for_inference", "create", "load"]
     assert all(hasattr(vitrail, name) for name in vitrail.__all__)
 
 

@@ -3,6 +3,7 @@
     import vitrail
     model = vitrail.create("ViT-B/16", num_classes=10)
     bundle = vitrail.load("runs/photos")  # or "hf-hub:google/vit-base-patch16-224", or a file of any layout
+    answer = vitrail.compile_for_inference(bundle, precision="bfloat16")  # bytes in, float32 logits out
 
 Names are looked up when they are used, so that `import vitrail` is instant and imports no torch.
 """
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Literal
 
+    from torch import Tensor
+
+    from vitrail.engines.base import Prepared
     from vitrail.models.build import Model
     from vitrail.weights.bundle import Bundle
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "create", "load"]
+__all__ = ["__version__", "compile_for_inference", "create", "load"]
 
 
 def create(name: str, **overrides: Any) -> Model:
@@ -86,3 +90,56 @@ def load(
         labels=None if labels is None else tuple(labels),
     )
     return load(spec, choices=choices)
+
+
+def compile_for_inference(
+    bundle: Bundle | str | Path,
+    *,
+    engine: Literal["auto", "torch", "openvino", "onnx"] = "torch",
+    precision: Literal["float32", "bfloat16", "int8"] = "float32",
+    answer: Literal["logits", "features"] = "logits",
+    batch_size: int = 16,
+    pictures: int | None = None,
+    compile: bool | None = None,
+    calibration: Tensor | None = None,
+    labelled: tuple[Tensor, Tensor] | None = None,
+    max_loss: float = 0.003,
+) -> Prepared:
+    """A copy of a model, prepared for inference on this machine's CPU.
+
+    It is called with (B, C, H, W) uint8 pictures, as the evaluation transform makes them, and answers (B, K) float32;
+    any B will do. Its `description` says what it is.
+
+    Args:
+        bundle: a loaded bundle, or whatever `load` takes.
+        engine: "auto": the fastest of those installed, in any precision, that keeps the accuracy; a trial of minutes.
+        precision: of the products; with "auto" it is chosen too.
+        answer: "features": what the head sees.
+        batch_size: the usual one.
+        pictures: how many are to come: compiling takes a while, and few do not pay for it. None: very many.
+        compile: True or False settles whether torch compiles.
+        calibration: for int8: a few dozen to 256 of your own pictures, (N, C, H, W) uint8.
+        labelled: pictures (N, C, H, W) uint8 and their classes (N,), on which the accuracy is compared.
+        max_loss: of the accuracy, as a share; more is refused.
+    Raises:
+        WeightsError: as `load`. ConfigError: what cannot be done, or would cost too much accuracy.
+    """
+    from vitrail.engines.config import InferenceConfig
+    from vitrail.engines.prepare import Labelled, choose_engine, prepare
+    from vitrail.weights.bundle import Bundle
+    from vitrail.weights.load import load
+
+    loaded = bundle if isinstance(bundle, Bundle) else load(bundle)
+    checked = None if labelled is None else Labelled(*labelled)
+    config = InferenceConfig(
+        engine="torch" if engine == "auto" else engine,
+        precision=precision,
+        answer=answer,
+        batch_size=batch_size,
+        pictures=pictures,
+        compile=compile,
+    )
+    if engine == "auto":
+        choice = choose_engine(loaded, config, calibration=calibration, labelled=checked, max_loss=max_loss)
+        return choice.prepared
+    return prepare(loaded, config, calibration=calibration, labelled=checked, max_loss=max_loss)

@@ -1,0 +1,204 @@
+"""From a bundle to a prepared model, and the check that it is worth as much as the one it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from vitrail.data.batches import normalize
+from vitrail.engines import trials
+from vitrail.engines.base import Prepared
+from vitrail.engines.config import MAX_LOSS, InferenceConfig, Precision
+from vitrail.engines.registry import ENGINES, installed_engines
+from vitrail.errors import ConfigError, VitrailError
+from vitrail.weights.bundle import Bundle
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures with their classes, to measure accuracy on.
+
+    Attributes:
+        images: (N, C, H, W) uint8, as the evaluation transform makes them.
+        labels: (N,) int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if not len(self.images) or len(self.images) != len(self.labels):
+            raise ConfigError(f"{len(self.images)} pictures and {len(self.labels)} labels: give one label a picture")
+
+
+@dataclass(frozen=True)
+class Check:
+    """What an engine's answers are worth beside the model's own in float32, on the same pictures.
+
+    Attributes:
+        cosine: the mean over the pictures of the cosine between the two rows of logits or features.
+        agreement: share of pictures with the same most probable class.
+        loss: accuracy lost, as a share; None without labels. Below 0 where it gained.
+        pictures: how many.
+    """
+
+    cosine: float
+    agreement: float
+    loss: float | None
+    pictures: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One engine and precision that was tried, with milliseconds a picture, or the reason why it was left out."""
+
+    engine: str
+    precision: Precision
+    milliseconds: float | None = None
+    check: Check | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The fastest of those that pass, and all that were tried."""
+
+    prepared: Prepared
+    config: InferenceConfig
+    candidates: tuple[Candidate, ...]
+
+    def describe(self) -> list[str]:
+        """A line for each candidate, the chosen one marked."""
+        lines = []
+        for candidate in self.candidates:
+            is_chosen = (candidate.engine, candidate.precision) == (self.config.engine, self.config.precision)
+            what = candidate.refused or f"{candidate.milliseconds:.1f} ms a picture"
+            lines.append(f"{'*' if is_chosen else ' '} {candidate.engine} {candidate.precision}: {what}")
+        return lines
+
+
+def prepare(
+    bundle: Bundle,
+    config: InferenceConfig | None = None,
+    *,
+    calibration: Tensor | None = None,
+    labelled: Labelled | None = None,
+    max_loss: float = MAX_LOSS,
+) -> Prepared:
+    """The bundle's model, prepared by one engine in one precision.
+
+    Args:
+        calibration: for int8, a few dozen to 256 of the user's own pictures, (N, C, H, W) uint8.
+        labelled: pictures on which the accuracy is compared with the model's own.
+        max_loss: of it, as a share; what loses more is refused.
+    Raises:
+        ConfigError: an engine that is not installed, what it cannot do, or more accuracy lost than allowed.
+    """
+    config = config or InferenceConfig()
+    engine = ENGINES[config.engine]
+    obstacle = engine.missing()
+    if obstacle is not None:
+        raise ConfigError(f"engine '{config.engine}': {obstacle}")
+    if config.precision not in engine.precisions:
+        known = ", ".join(engine.precisions)
+        raise ConfigError(f"engine '{config.engine}' has no precision '{config.precision}', only {known}")
+    prepared = engine.prepare(bundle, config, calibration)
+    if labelled is not None:
+        require_accuracy(check(prepared, bundle, config, labelled.images, labelled.labels), config, max_loss)
+    return prepared
+
+
+def check(
+    prepared: Prepared, bundle: Bundle, config: InferenceConfig, images: Tensor, labels: Tensor | None = None
+) -> Check:
+    """Compare its answers with those of the bundle's model in float32.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        labels: (N,) classes; None, or with "features": no accuracy is measured.
+    """
+    wanted, got = [], []
+    model, preprocessing = bundle.model, bundle.config.preprocessing
+    with torch.inference_mode():
+        for part in images.split(_BATCH):
+            inputs = normalize(part, preprocessing)
+            if config.answer == "features":
+                wanted.append(model.forward_head(model.forward_features(inputs), pre_logits=True))
+            else:
+                wanted.append(model(inputs))
+            got.append(prepared(part))
+    own, answers = torch.cat(wanted).float(), torch.cat(got)
+    loss = None
+    if labels is not None and config.answer == "logits":
+        right = [float((rows.argmax(1) == labels).double().mean()) for rows in (own, answers)]
+        loss = right[0] - right[1]
+    cosine = float(torch.cosine_similarity(own, answers).mean())
+    return Check(cosine, float((own.argmax(1) == answers.argmax(1)).double().mean()), loss, len(images))
+
+
+def require_accuracy(check: Check, config: InferenceConfig, max_loss: float) -> None:
+    """Raises ConfigError where more accuracy was lost than allowed."""
+    if check.loss is not None and check.loss > max_loss:
+        raise ConfigError(
+            f"{config.engine} in {config.precision} loses {100 * check.loss:.2f} points of accuracy on"
+            f" {check.pictures} labelled pictures, more than the {100 * max_loss:.2f} allowed: choose another"
+            " precision, calibrate on more of your own pictures, or allow more with max_loss"
+        )
+
+
+def choose_engine(
+    bundle: Bundle,
+    config: InferenceConfig | None = None,
+    *,
+    calibration: Tensor | None = None,
+    labelled: Labelled | None = None,
+    max_loss: float = MAX_LOSS,
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16", "int8"),
+) -> Choice:
+    """Try every installed engine in every precision, and take the fastest of those that keep the accuracy.
+
+    Args:
+        config: what the model is prepared for; its engine and precision are what is chosen here.
+        calibration: without it int8 is not tried.
+        labelled: without it the accuracy is not measured, and int8 is not tried either: nothing would tell.
+    Raises:
+        ConfigError: nothing passes; every reason is said.
+    """
+    config = config or InferenceConfig()
+    candidates: list[Candidate] = []
+    best: tuple[float, Prepared, InferenceConfig] | None = None
+    example = torch.zeros(
+        config.batch_size, bundle.config.preprocessing.num_channels, *bundle.config.preprocessing.image_size,
+        dtype=torch.uint8,
+    )  # fmt: skip
+    for name in installed_engines():
+        for precision in precisions:
+            if precision not in ENGINES[name].precisions:
+                continue
+            tried = replace(config, engine=name, precision=precision)
+            if precision == "int8" and (calibration is None or labelled is None):
+                refused = "not tried: it needs pictures to calibrate on and labelled ones to be checked on"
+                candidates.append(Candidate(name, precision, refused=refused))
+                continue
+            try:
+                prepared = prepare(bundle, tried, calibration=calibration)
+                result = None
+                if labelled is not None:
+                    result = check(prepared, bundle, tried, labelled.images, labelled.labels)
+                    require_accuracy(result, tried, max_loss)
+            except VitrailError as error:
+                candidates.append(Candidate(name, precision, refused=str(error)))
+                continue
+            seconds = trials.time_in_turns({"it": partial(prepared, example)})["it"] / len(example)
+            candidates.append(Candidate(name, precision, 1000 * seconds, result))
+            if best is None or seconds < best[0]:
+                best = (seconds, prepared, tried)
+    if best is None:
+        reasons = "; ".join(f"{item.engine} {item.precision}: {item.refused}" for item in candidates)
+        raise ConfigError(f"no engine passes: {reasons}")
+    return Choice(best[1], best[2], tuple(candidates))

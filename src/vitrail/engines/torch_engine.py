@@ -1,0 +1,172 @@
+"""torch as an engine: the folded Vision Transformer, packed, compiled where that pays; every other model as it is."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrail.configuration import to_dict
+from vitrail.data.batches import normalize
+from vitrail.data.config import Preprocessing
+from vitrail.engines import trials
+from vitrail.engines.base import Description, Prepared
+from vitrail.engines.config import Answer, InferenceConfig, Precision
+from vitrail.engines.folding import AttentionWay, FoldedViT, can_fold
+from vitrail.engines.linear import can_pack
+from vitrail.engines.quantization import has_int8, observe, quantize
+from vitrail.errors import ConfigError
+from vitrail.models.build import Model
+from vitrail.models.vit import VisionTransformer
+from vitrail.storage import cache_folder
+from vitrail.weights.bundle import Bundle
+
+# Until this machine has compiled once: what it takes and what it saves, measured with ViT-B/16 on two cores.
+_COMPILE_SECONDS, _COMPILE_GAIN = 40.0, 0.2
+_CALIBRATION_BATCH = 16
+
+
+class TorchEngine:
+    """See `Engine`."""
+
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
+
+    def missing(self) -> str | None:
+        """Never: torch is what the package stands on."""
+        return None
+
+    def prepare(self, bundle: Bundle, config: InferenceConfig, calibration: Tensor | None) -> Prepared:
+        """See `Engine.prepare`."""
+        model, preprocessing = bundle.model, bundle.config.preprocessing
+        if not can_fold(model):
+            return _plain(model, preprocessing, config)
+        assert isinstance(model, VisionTransformer)
+        folded, notes = _fold(model, preprocessing, config, calibration)
+        example = torch.zeros(
+            min(config.batch_size, config.pictures or config.batch_size),
+            preprocessing.num_channels, *preprocessing.image_size, dtype=torch.uint8,
+        )  # fmt: skip
+        answer, is_compiled, more = _maybe_compiled(folded, config, example, to_dict(model.config))
+        return Prepared(
+            answer, Description("torch", config.precision, is_compiled, "folded", (*notes, *more)), preprocessing
+        )
+
+
+def _plain(model: Model, preprocessing: Preprocessing, config: InferenceConfig) -> Prepared:
+    if config.precision == "int8":
+        raise ConfigError(
+            f"int8 is for Vision Transformers with global attention, and this model is a {model.config.family}: "
+            "choose bfloat16 or float32"
+        )
+    if config.compile:
+        raise ConfigError(f"a {model.config.family} runs as it is here, not compiled: leave compile out")
+    own = copy.deepcopy(model).eval().requires_grad_(False)
+    wanted = config.answer
+
+    def answer(images: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
+            inputs = normalize(images, preprocessing)
+            if wanted == "features":
+                return own.forward_head(own.forward_features(inputs), pre_logits=True).float()
+            return own(inputs).float()
+
+    return Prepared(answer, Description("torch", config.precision, False, "plain"), preprocessing)
+
+
+def _fold(
+    model: VisionTransformer, preprocessing: Preprocessing, config: InferenceConfig, calibration: Tensor | None
+) -> tuple[FoldedViT, tuple[str, ...]]:
+    """The folded model, packed for the batch, and notes."""
+    notes: tuple[str, ...] = ()
+    answer: Answer = config.answer
+    dtype = torch.float32 if config.precision == "float32" else torch.bfloat16
+    if config.precision == "int8":
+        if not has_int8():
+            raise ConfigError("int8: this processor or build of torch has no exact 8-bit products; choose bfloat16")
+        if calibration is None or not len(calibration):
+            raise ConfigError("int8 needs some of your pictures to measure its ranges on: give a few dozen to 256")
+        folded = FoldedViT(model, preprocessing, answer=answer)
+        quantize(folded, observe(folded, calibration.split(_CALIBRATION_BATCH)), dtype)
+        folded.lower(dtype)
+        notes = ("patch embedding in bfloat16, head in float32",)
+    else:
+        folded = FoldedViT(model, preprocessing, dtype=dtype, answer=answer)
+    if dtype == torch.bfloat16 and can_pack():
+        folded.pack(config.batch_size * model.config.num_tokens)
+    way = _attention_way(model, config, dtype)
+    folded.attend_by(way)
+    return folded, (*notes, f"attention: {way}")
+
+
+def _attention_way(model: VisionTransformer, config: InferenceConfig, dtype: torch.dtype) -> AttentionWay:
+    """The faster way to attend for this shape on this machine, by a trial of some milliseconds."""
+    heads, head_dim, tokens = model.config.num_heads, model.config.attention_head_dim, model.config.num_tokens
+    batch = min(config.batch_size, 16)
+    facts = {"shape": [batch, heads, tokens, head_dim], "dtype": str(dtype)}
+
+    def measure() -> dict[str, Any]:
+        parts = torch.randn(batch, tokens, 3, heads, head_dim).to(dtype)
+        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        times = trials.time_in_turns(
+            {
+                "products": lambda: (query @ key.transpose(-2, -1)).softmax(-1) @ value,
+                "fused": lambda: nn.functional.scaled_dot_product_attention(query, key, value, scale=1.0),
+            }
+        )
+        return {"choice": min(times, key=lambda way: times[way]), "seconds": times}
+
+    choice = trials.remembered("attention", facts, measure)["choice"]
+    return "fused" if choice == "fused" else "products"
+
+
+def _maybe_compiled(
+    folded: FoldedViT, config: InferenceConfig, example: Tensor, architecture: Any
+) -> tuple[Callable[[Tensor], Tensor], bool, tuple[str, ...]]:
+    """The model, compiled where it is asked for or pays; whether it is; and why not."""
+    if config.compile is False:
+        return folded, False, ()
+    obstacle = _no_compiler()
+    if obstacle is not None:
+        if config.compile:
+            raise ConfigError(f"torch cannot compile here: {obstacle}; leave compile out, or install a C++ compiler")
+        return folded, False, (f"torch cannot compile here: {obstacle}",)
+    facts = {"architecture": architecture, "precision": config.precision, "batch": len(example)}
+    with torch.inference_mode():
+        plain_seconds = trials.time_in_turns({"plain": lambda: folded(example)}, seconds=0.5)["plain"]
+        known = trials.recall("compile", facts) or {"seconds": _COMPILE_SECONDS, "gain": _COMPILE_GAIN}
+        saved = math.inf
+        if config.pictures is not None:
+            saved = config.pictures / len(example) * plain_seconds * known["gain"]
+        if config.compile is None and saved < known["seconds"]:
+            return folded, False, (f"compiling would take {known['seconds']:.0f} s and save {saved:.0f}",)
+        start = time.perf_counter()
+        answer = compiled(folded)
+        answer(example)
+        seconds = time.perf_counter() - start
+        fast_seconds = trials.time_in_turns({"compiled": lambda: answer(example)}, seconds=0.5)["compiled"]
+    trials.keep("compile", facts, {"seconds": seconds, "gain": max(0.0, 1 - fast_seconds / plain_seconds)})
+    return answer, True, ()
+
+
+def compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """`module` through torch.compile, for any batch size; what the compiler makes stays in the cache folder."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder("inductor")))
+    compiled: Callable[[Tensor], Tensor] = torch.compile(module, fullgraph=True, dynamic=True)
+    return compiled
+
+
+def _no_compiler() -> str | None:
+    """Why torch.compile cannot work here, or None."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:  # torch's own kinds of error differ from version to version
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return None
