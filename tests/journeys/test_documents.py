@@ -25,6 +25,7 @@ PAGES = (
     "study.md",
     "suite.md",
     "plan.md",
+    "bench.md",
 )
 _FENCE = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -93,6 +93,12 @@ def _plan() -> Run:
     return run
 
 
+def _bench() -> Run:
+    from vitrail.cli.bench import run
+
+    return run
+
+
 COMMANDS: dict[str, tuple[str, Callable[[], Run]]] = {
     "fit": ("turn a folder of pictures into a trained, checked classifier", _fit),
     "predict": ("name what is in pictures, with probabilities", _predict),
@@ -106,6 +112,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], Run]]] = {
     "study": ("compare models that differ in one thing, on your own pictures", _study),
     "suite": ("score a backbone on VTAB-1k or the paper's transfer sets, beside the published figures", _suite),
     "plan": ("say what a run needs before it starts: memory, FLOPs, hours, cost", _plan),
+    "bench": ("say how fast a model answers on this machine, and what holds it back", _bench),
     "models": ("list the Vision Transformers that can be built, or the public weights", _models),
 }
 

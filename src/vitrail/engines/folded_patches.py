@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrail.data.batches import normalize
 from vitrail.data.config import Preprocessing
 from vitrail.engines.linear import Linear
 from vitrail.layers.std_conv import StandardizedConv2d, pad_same, standardize
@@ -53,6 +52,20 @@ class FoldedPatches(nn.Module):
         return self.proj(cells.to(self.proj.dtype) - MIDDLE)
 
 
+class Normalization(nn.Module):
+    """As `normalize`, number for number, but never in place, which not every exporter knows."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        # No buffers: a model that is put into another precision must not take them with it.
+        self.mean = torch.tensor(preprocessing.mean).view(1, -1, 1, 1)
+        self.std = torch.tensor(preprocessing.std).view(1, -1, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, channels, height, width) uint8 -> the same shape in float32."""
+        return (images.float() / 255 - self.mean) / self.std
+
+
 class NormalizedStem(nn.Module):
     """Any other stem: normalised in float32, then the stem itself, its standardised kernels computed beforehand.
 
@@ -66,7 +79,7 @@ class NormalizedStem(nn.Module):
     def __init__(self, model: VisionTransformer, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.image_shape = (model.config.in_channels, *model.config.image_size)
-        self.preprocessing = preprocessing
+        self.normalize = Normalization(preprocessing)
         self.stem = copy.deepcopy(model.patch_embed)
         for parent in list(self.stem.modules()):
             for name, child in list(parent.named_children()):
@@ -80,7 +93,7 @@ class NormalizedStem(nn.Module):
             ValueError: pictures of another shape or type.
         """
         require_bytes(images, self.image_shape)
-        return self.stem(normalize(images, self.preprocessing).to(self.stem.proj.weight.dtype))
+        return self.stem(self.normalize(images).to(self.stem.proj.weight.dtype))
 
 
 class FixedStandardizedConv2d(nn.Module):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from vitrail.configuration import to_dict
 from vitrail.data.batches import normalize
 from vitrail.engines import trials
 from vitrail.engines.base import Prepared
@@ -137,7 +139,9 @@ def check(
     if labels is not None and config.answer == "logits":
         right = [float((rows.argmax(1) == labels).double().mean()) for rows in (own, answers)]
         loss = right[0] - right[1]
-    cosine = float(torch.cosine_similarity(own, answers).mean())
+    cosines = torch.cosine_similarity(own, answers)
+    cosines[(own == answers).all(1)] = 1.0  # a fresh head answers 0, which has no direction
+    cosine = float(cosines.mean())
     return Check(cosine, float((own.argmax(1) == answers.argmax(1)).double().mean()), loss, len(images))
 
 
@@ -158,9 +162,12 @@ def choose_engine(
     calibration: Tensor | None = None,
     labelled: Labelled | None = None,
     max_loss: float = MAX_LOSS,
-    precisions: tuple[Precision, ...] = ("float32", "bfloat16", "int8"),
+    precisions: tuple[Precision, ...] = get_args(Precision),
 ) -> Choice:
     """Try every installed engine in every precision, and take the fastest of those that keep the accuracy.
+
+    Which one that is for models of this architecture is remembered for each machine: the next time that one alone is
+    prepared, and the others only where it loses too much accuracy with these weights.
 
     Args:
         config: what the model is prepared for; its engine and precision are what is chosen here.
@@ -170,35 +177,53 @@ def choose_engine(
         ConfigError: nothing passes; every reason is said.
     """
     config = config or InferenceConfig()
-    candidates: list[Candidate] = []
-    best: tuple[float, Prepared, InferenceConfig] | None = None
-    example = torch.zeros(
-        config.batch_size, bundle.config.preprocessing.num_channels, *bundle.config.preprocessing.image_size,
-        dtype=torch.uint8,
-    )  # fmt: skip
-    for name in installed_engines():
-        for precision in precisions:
-            if precision not in ENGINES[name].precisions:
-                continue
-            tried = replace(config, engine=name, precision=precision)
-            if precision == "int8" and (calibration is None or labelled is None):
-                refused = "not tried: it needs pictures to calibrate on and labelled ones to be checked on"
-                candidates.append(Candidate(name, precision, refused=refused))
-                continue
-            try:
-                prepared = prepare(bundle, tried, calibration=calibration)
-                result = None
-                if labelled is not None:
-                    result = check(prepared, bundle, tried, labelled.images, labelled.labels)
-                    require_accuracy(result, tried, max_loss)
-            except VitrailError as error:
-                candidates.append(Candidate(name, precision, refused=str(error)))
-                continue
-            seconds = trials.time_in_turns({"it": partial(prepared, example)})["it"] / len(example)
-            candidates.append(Candidate(name, precision, 1000 * seconds, result))
-            if best is None or seconds < best[0]:
-                best = (seconds, prepared, tried)
-    if best is None:
-        reasons = "; ".join(f"{item.engine} {item.precision}: {item.refused}" for item in candidates)
-        raise ConfigError(f"no engine passes: {reasons}")
-    return Choice(best[1], best[2], tuple(candidates))
+    may_be_int8 = calibration is not None and labelled is not None
+    wanted = [
+        replace(config, engine=name, precision=precision)
+        for name in installed_engines()
+        for precision in precisions
+        if precision in ENGINES[name].precisions
+    ]
+    facts = {
+        "tried": [[tried.engine, tried.precision] for tried in wanted if may_be_int8 or tried.precision != "int8"],
+        "architecture": to_dict(bundle.config.model),
+        "for": to_dict(config),
+    }
+    past = trials.recall("engine", facts)
+    first = [tried for tried in wanted if past and [tried.engine, tried.precision] == past.get("choice")]
+    for among in (first, wanted):
+        found = [_try(bundle, tried, calibration, labelled, max_loss) for tried in among]
+        passed = [item for item in found if item[1] is not None]
+        if passed:
+            _, prepared, tried = min(passed, key=lambda item: item[0].milliseconds or 0.0)
+            assert prepared is not None
+            trials.keep("engine", facts, {"choice": [tried.engine, tried.precision]})
+            return Choice(prepared, tried, tuple(item[0] for item in found))
+    raise ConfigError(
+        "no engine passes: " + "; ".join(f"{item.engine} {item.precision}: {item.refused}" for item, _, _ in found)
+    )
+
+
+def _try(
+    bundle: Bundle,
+    config: InferenceConfig,
+    calibration: Tensor | None,
+    labelled: Labelled | None,
+    max_loss: float,
+) -> tuple[Candidate, Prepared | None, InferenceConfig]:
+    """A candidate with its speed, and what was prepared; None where it was left out."""
+    name, precision = config.engine, config.precision
+    if precision == "int8" and (calibration is None or labelled is None):
+        refused = "not tried: it needs pictures to calibrate on and labelled ones to be checked on"
+        return Candidate(name, precision, refused=refused), None, config
+    result = None
+    try:
+        prepared = prepare(bundle, config, calibration=calibration)
+        if labelled is not None:
+            result = check(prepared, bundle, config, labelled.images, labelled.labels)
+            require_accuracy(result, config, max_loss)
+    except VitrailError as error:
+        return Candidate(name, precision, check=result, refused=str(error)), None, config
+    example = torch.zeros(config.batch_size, *prepared.image_shape, dtype=torch.uint8)
+    seconds = trials.time_in_turns({"it": partial(prepared, example)})["it"]
+    return Candidate(name, precision, 1000 * seconds / len(example), result), prepared, config

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from vitrail.engines.base import Engine
 from vitrail.engines.config import EngineName
+from vitrail.engines.onnx_engine import OnnxEngine
+from vitrail.engines.openvino_engine import OpenVINOEngine
 from vitrail.engines.torch_engine import TorchEngine
 
-ENGINES: dict[EngineName, Engine] = {"torch": TorchEngine()}
+# What another package brings is imported when a model is prepared, and not before.
+ENGINES: dict[EngineName, Engine] = {"torch": TorchEngine(), "openvino": OpenVINOEngine(), "onnx": OnnxEngine()}
 
 
 def installed_engines() -> tuple[EngineName, ...]:

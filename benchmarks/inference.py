@@ -1,0 +1,163 @@
+"""Inference of ViT-B/16 at 224 pixels on this CPU: ours beside compiled timm and OpenVINO, in turns in one process.
+
+The weights are random and the same for all. Each is asked for float32 logits; the peers get normalised pictures, which
+costs them nothing here, ours get bytes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import Row
+from vitrail.data.batches import normalize
+from vitrail.data.config import Preprocessing
+from vitrail.engines.config import InferenceConfig, Precision
+from vitrail.engines.prepare import check, prepare
+from vitrail.engines.registry import installed_engines
+from vitrail.errors import VitrailError
+from vitrail.models.variants import get_config
+from vitrail.models.vit import VisionTransformer
+from vitrail.weights.bundle import Bundle, BundleConfig
+from vitrail.weights.labels import default_labels
+
+NAME, TIMM_NAME = "ViT-B/16", "vit_base_patch16_224"
+BATCHES, ROUNDS, CALIBRATION = (16, 1), 9, 32
+GOAL, LEAST_COSINE = 1.1, 0.99
+Ask = Callable[[Tensor], Any]
+
+
+def measure_inference(_: Path | None) -> list[Row]:
+    bundle, images = _bundle(), _pictures(max(BATCHES), 0)
+    calibration = _pictures(CALIBRATION, 1)
+    rows: list[Row] = []
+    for precision in ("bfloat16", "int8"):
+        ours = _ours(bundle, precision, calibration, rows, images)
+        peers = _peers(bundle, precision, calibration, rows)
+        for size in BATCHES:
+            asked = {**ours, **{name: peer for name, peer in peers.items() if peer is not None}}
+            times = _in_turns(asked, images[:size], bundle.config.preprocessing, set(ours))
+            for name, seconds in times.items():
+                rows.append(Row(f"{precision}, batch {size}: {name}", f"{1000 * seconds / size:.1f} ms a picture"))
+            if not ours or not peers:
+                rows.append(Row(f"{precision}, batch {size}", "no peer or none of ours runs here"))
+                continue
+            best = min(times[name] for name in ours)
+            peer = min((name for name in peers), key=lambda name: times[name])
+            ratio = times[peer] / best
+            rows.append(
+                Row(
+                    f"{precision}, batch {size}: beside {peer}",
+                    f"{ratio:.2f} times",
+                    f"at least {GOAL:g}",
+                    ratio >= GOAL,
+                )
+            )
+    return rows
+
+
+def _bundle() -> Bundle:
+    torch.manual_seed(0)
+    config = get_config(NAME)
+    model = VisionTransformer(config).eval()
+    torch.nn.init.normal_(model.head.weight, std=0.02)  # a fresh head answers 0 whatever it sees
+    return Bundle(model, BundleConfig(config, default_labels(config.num_classes), Preprocessing()), Path(NAME))
+
+
+def _pictures(count: int, seed: int) -> Tensor:
+    """(count, 3, 224, 224) uint8: smooth colours, as photographs have, and not noise."""
+    draw = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, 28, 28, generator=draw)
+    smooth = torch.nn.functional.interpolate(coarse, size=(224, 224), mode="bicubic")
+    return ((smooth + torch.randn(count, 3, 1, 1, generator=draw)) * 50 + 128).clamp(0, 255).to(torch.uint8)
+
+
+def _ours(bundle: Bundle, precision: Precision, calibration: Tensor, rows: list[Row], images: Tensor) -> dict[str, Ask]:
+    """Our engines that run here and whose answers are near the model's own."""
+    found: dict[str, Ask] = {}
+    for engine in installed_engines():
+        config = InferenceConfig(engine=engine, precision=precision, batch_size=max(BATCHES))
+        try:
+            prepared = prepare(bundle, config, calibration=calibration)
+        except VitrailError:
+            continue  # it has no such precision
+        cosine = check(prepared, bundle, config, images).cosine
+        rows.append(Row(f"{precision}: ours, {engine}: cosine of logits", f"{cosine:.5f} ({prepared.description})"))
+        if cosine >= LEAST_COSINE:
+            found[f"ours, {engine}"] = prepared
+    return found
+
+
+def _peers(bundle: Bundle, precision: Precision, calibration: Tensor, rows: list[Row]) -> dict[str, Ask]:
+    import timm
+    from torch._inductor import config as inductor
+
+    model = timm.create_model(TIMM_NAME).eval()
+    model.load_state_dict(bundle.model.state_dict())
+    peers: dict[str, Ask] = {}
+    if precision == "bfloat16":
+        with inductor.patch(freezing=True), torch.inference_mode():
+            compiled = torch.compile(model.bfloat16())
+            for size in BATCHES:
+                compiled(torch.zeros(size, 3, 224, 224, dtype=torch.bfloat16))
+        peers["timm, compiled and frozen"] = lambda pictures: compiled(pictures.bfloat16()).float()
+        model = model.float()
+    if "openvino" in installed_engines():
+        peers["OpenVINO" + (" with NNCF" if precision == "int8" else "")] = _openvino(
+            timm.create_model(TIMM_NAME).eval(), bundle, precision, calibration
+        )
+    else:
+        rows.append(Row(f"{precision}: OpenVINO", "not installed"))
+    return peers
+
+
+def _openvino(model: Any, bundle: Bundle, precision: Precision, calibration: Tensor) -> Ask:
+    """timm's model through OpenVINO, as its documents have it; a fixed shape for each batch size."""
+    import nncf
+    import openvino
+
+    model.load_state_dict(bundle.model.state_dict())
+    converted = openvino.convert_model(model, example_input=torch.zeros(2, 3, 224, 224))
+    if precision == "int8":
+        pictures = normalize(calibration, bundle.config.preprocessing)
+        converted = nncf.quantize(
+            converted,
+            nncf.Dataset([picture.numpy() for picture in pictures.split(1)]),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(pictures),
+        )
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    requests = {}
+    for size in BATCHES:
+        fixed = converted.clone()
+        fixed.reshape({fixed.input(0): [size, 3, 224, 224]})
+        requests[size] = openvino.Core().compile_model(fixed, "CPU", settings).create_infer_request()
+    return lambda pictures: requests[len(pictures)].infer({0: pictures.numpy()})[0]
+
+
+def _in_turns(
+    asked: dict[str, Ask], images: Tensor, preprocessing: Preprocessing, take_bytes: set[str]
+) -> dict[str, float]:
+    """Median seconds of a batch, A B A B."""
+    normalised = normalize(images, preprocessing)
+    times: dict[str, list[float]] = {name: [] for name in asked}
+    with torch.inference_mode():
+        for turn in range(1 + ROUNDS):
+            for name, ask in asked.items():
+                given = images if name in take_bytes else normalised
+                begin = time.perf_counter()
+                ask(given)
+                if turn:
+                    times[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in times.items()}
