@@ -20,6 +20,7 @@ from vitrail.data.split import TRAIN, VALIDATION
 from vitrail.data.transforms import EvaluationTransform, TrainingTransform
 from vitrail.errors import RunError
 from vitrail.models.build import Model, build_model
+from vitrail.models.config import ViTConfig
 from vitrail.tasks.inference import Answers, ask
 from vitrail.tasks.prepare import PreparedData
 from vitrail.training.allocation import give_back_freed_memory, keep_freed_memory
@@ -71,8 +72,10 @@ class Run:
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if self.device.type == "cpu":
-            (give_back_freed_memory if config.checkpointing else keep_freed_memory)()
+        if self.device.type == "cpu" and config.checkpointing:
+            give_back_freed_memory()
+        elif self.device.type == "cpu" and isinstance(config.model, ViTConfig) and config.model.stem == "patch":
+            keep_freed_memory()
         self.model = self._model(start)
         self.state = build_state(config, self.model, prepared.class_counts(TRAIN).tolist(), self.device)
         self.loader = Loader(
