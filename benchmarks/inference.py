@@ -98,16 +98,15 @@ def _peers(bundle: Bundle, precision: Precision, calibration: Tensor, rows: list
     import timm
     from torch._inductor import config as inductor
 
-    model = timm.create_model(TIMM_NAME).eval()
-    model.load_state_dict(bundle.model.state_dict())
     peers: dict[str, Ask] = {}
     if precision == "bfloat16":
+        model = timm.create_model(TIMM_NAME).eval()
+        model.load_state_dict(bundle.model.state_dict())
         with inductor.patch(freezing=True), torch.inference_mode():
             compiled = torch.compile(model.bfloat16())
             for size in BATCHES:
                 compiled(torch.zeros(size, 3, 224, 224, dtype=torch.bfloat16))
         peers["timm, compiled and frozen"] = lambda pictures: compiled(pictures.bfloat16()).float()
-        model = model.float()
     if "openvino" in installed_engines():
         peers["OpenVINO" + (" with NNCF" if precision == "int8" else "")] = _openvino(
             timm.create_model(TIMM_NAME).eval(), bundle, precision, calibration
