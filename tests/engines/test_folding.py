@@ -10,6 +10,7 @@ from small_models import AXIAL, OPTIONS, pictures, vit_bundle
 
 from vitrail.data.batches import normalize
 from vitrail.engines.folding import ATTENTION_WAYS, AttentionWay, FoldedViT, can_fold
+from vitrail.engines.linear import can_pack
 from vitrail.models.variants import VARIANTS
 from vitrail.models.vit import VisionTransformer
 
@@ -87,3 +88,19 @@ def test_listed_variants_fold(name: str) -> None:
         own = model(normalize(images, bundle.config.preprocessing))
         folded = FoldedViT(model, bundle.config.preprocessing)(images)
     assert (own - folded).abs().max() < 1e-5 * own.abs().max().clamp_min(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("changes", OPTIONS, ids=str)
+def test_packed_weights_give_the_same_answers(changes: dict[str, Any], dtype: torch.dtype) -> None:
+    if not can_pack(dtype):
+        pytest.skip(f"no packed products of {dtype} here")
+    bundle = vit_bundle(**changes)
+    assert isinstance(bundle.model, VisionTransformer)
+    folded, images = FoldedViT(bundle.model, bundle.config.preprocessing, dtype=dtype), pictures(bundle, 3)
+    with torch.inference_mode():
+        own = bundle.model(normalize(images, bundle.config.preprocessing))
+        folded.pack(3 * bundle.model.config.num_tokens)
+        packed = folded(images)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.04
+    assert (packed - own).abs().max() < tolerance * own.abs().max().clamp_min(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -20,10 +21,12 @@ def measure_ceiling(seconds: float = 2.0) -> dict[Precision, float]:
     """Multiply-adds a second by precision, of those that the machine has: the best of several large products."""
     rows = torch.randn(_ROWS, _IN)
     linear = Linear(torch.randn(_OUT, _IN), None)
-    candidates: dict[Precision, Callable[[], Tensor]] = {"float32": lambda: linear(rows)}
-    if can_pack():
-        packed = PackedLinear(Linear(linear.weight, None).bfloat16(), _ROWS)
-        half = rows.bfloat16()
+    candidates: dict[str, Callable[[], Tensor]] = {"float32": lambda: linear(rows)}
+    if can_pack(torch.float32):
+        whole32 = PackedLinear(linear, _ROWS)
+        candidates["float32 packed"] = lambda: whole32(rows)
+    if can_pack(torch.bfloat16):
+        packed, half = PackedLinear(Linear(linear.weight, None).bfloat16(), _ROWS), rows.bfloat16()
         candidates["bfloat16"] = lambda: packed(half)
     if has_int8():
         weight = torch.randint(-127, 128, (_OUT, _IN), dtype=torch.int8)
@@ -31,5 +34,7 @@ def measure_ceiling(seconds: float = 2.0) -> dict[Precision, float]:
         whole = torch.randint(0, 256, (_ROWS, _IN), dtype=torch.uint8)
         candidates["int8"] = lambda: product(whole)
     with torch.inference_mode():
-        times = trials.time_in_turns(candidates, seconds)  # type: ignore[arg-type]
-    return {name: _ROWS * _IN * _OUT / times[name] for name in candidates}
+        times = trials.time_in_turns(candidates, seconds)
+    speeds = {name: _ROWS * _IN * _OUT / took for name, took in times.items()}
+    speeds["float32"] = max(speeds["float32"], speeds.pop("float32 packed", 0.0))
+    return {name: speeds[name] for name in get_args(Precision) if name in speeds}

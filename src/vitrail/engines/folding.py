@@ -106,12 +106,13 @@ class FoldedViT(nn.Module):
             self.tail.attn_pool.lower(dtype)  # type: ignore[operator]
 
     def pack(self, rows: int) -> None:
-        """Pack all weights in bfloat16 for inputs of about so many rows; `can_pack` tells whether the machine can."""
+        """Pack all weights of the blocks and the plain stem for inputs of about so many rows; `can_pack` tells whether
+        the machine can."""
         for module in list(self.modules()):
             if isinstance(module, FoldedMlp):
                 module.pack(rows)
             for name, child in list(module.named_children()):
-                if isinstance(child, Linear) and child.dtype == torch.bfloat16:
+                if isinstance(child, Linear):
                     setattr(module, name, PackedLinear(child, rows))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -64,6 +64,8 @@ def fused_activation(act: nn.Module) -> tuple[str, str] | None:
     return ("relu", "none") if isinstance(act, nn.ReLU) else None
 
 
-def can_pack() -> bool:
-    """Whether this build of torch on this machine has oneDNN's products of bfloat16."""
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this build of torch on this machine has oneDNN's products of float32 or bfloat16."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

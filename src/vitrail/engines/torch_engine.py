@@ -17,7 +17,7 @@ from vitrail.engines import trials
 from vitrail.engines.base import Description, Prepared
 from vitrail.engines.config import Answer, InferenceConfig, Precision
 from vitrail.engines.folding import AttentionWay, FoldedViT, can_fold
-from vitrail.engines.linear import can_pack
+from vitrail.engines.linear import Linear, PackedLinear, can_pack
 from vitrail.engines.module_for_export import NormalizedModel
 from vitrail.engines.quantization import has_int8, observe, quantize
 from vitrail.errors import ConfigError
@@ -93,11 +93,26 @@ def _fold(
         notes = ("patch embedding in bfloat16, head in float32",)
     else:
         folded = FoldedViT(model, preprocessing, dtype=dtype, answer=answer)
-    if dtype == torch.bfloat16 and can_pack():
+    if can_pack(dtype) and _is_faster_packed(model, config, dtype):
         folded.pack(config.batch_size * model.config.num_tokens)
     way = _attention_way(model, config, dtype)
     folded.attend_by(way)
     return folded, (*notes, f"attention: {way}")
+
+
+def _is_faster_packed(model: VisionTransformer, config: InferenceConfig, dtype: torch.dtype) -> bool:
+    """Whether oneDNN's products beat torch's own here, which in float32 are MKL's, half as fast on an AMD processor."""
+    rows, width, hidden = config.batch_size * model.config.num_tokens, model.config.width, model.config.mlp_size
+
+    def measure() -> dict[str, Any]:
+        own = Linear(torch.randn(hidden, width), torch.randn(hidden)).to(dtype)
+        packed, features = PackedLinear(own, rows), torch.randn(rows, width).to(dtype)
+        with torch.inference_mode():
+            times = trials.time_in_turns({"own": lambda: own(features), "packed": lambda: packed(features)}, 0.5)
+        return {"choice": min(times, key=lambda way: times[way]), "seconds": times}
+
+    facts = {"shape": [rows, width, hidden], "dtype": str(dtype)}
+    return bool(trials.remembered("packing", facts, measure)["choice"] == "packed")
 
 
 def _attention_way(model: VisionTransformer, config: InferenceConfig, dtype: torch.dtype) -> AttentionWay:
