@@ -133,8 +133,8 @@ class SmallestRun:
     """A whole `vitrail train` of one update on the built-in digits: what every run takes, whatever it trains."""
 
     seconds: float  # but its trial and its training
-    update_bytes: int  # at most, up to the end of its update
-    peak_bytes: int  # at most: at its end libraries of torch are read in once more, about 0.1 GB
+    update_bytes: int  # at most, up to its first update
+    peak_bytes: int  # at most, evaluation and report included
 
 
 def time_smallest_run() -> SmallestRun:
