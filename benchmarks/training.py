@@ -30,11 +30,13 @@ if who == "ours":
     from vitrail.models.config import ViTConfig
     from vitrail.training.allocation import keep_freed_memory
     from vitrail.training.config import OptimizerConfig
+    from vitrail.training.fused_block import can_fuse, set_fused
     from vitrail.training.optimizer import build_optimizer
     keep_freed_memory()
     size = (side, side)
     model = build_model(ViTConfig(size, patch, num_classes=10, width=width, depth=depth, num_heads=heads,
                                   mlp_size=4 * width)).train()
+    set_fused(model, can_fuse(model))
     optimizer = build_optimizer(model, OptimizerConfig())
 else:
     from timm.models.vision_transformer import VisionTransformer

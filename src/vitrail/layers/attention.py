@@ -138,3 +138,19 @@ class Attention(nn.Module):
         rate = self.attention_dropout_rate if self.training else 0.0
         heads = attend(query, key, value, self._bias(query), rate, is_causal)
         return self.proj_drop(self.proj(heads.transpose(1, 2).flatten(2))).view(tokens.shape)
+
+    def forward_first(self, tokens: Tensor, count: int) -> Tensor:
+        """(batch, tokens, width) -> what `forward` makes of the first `count` tokens, (batch, count, width).
+
+        Keys and values are those of all tokens, queries those of the first alone. Without relative positions.
+        """
+        batch, inner = len(tokens), self.num_heads * self.head_dim
+        bias = None if self.qkv.bias is None else self.qkv.bias.split((inner, 2 * inner))
+        query_weight, rest_weight = self.qkv.weight.split((inner, 2 * inner))
+        query = F.linear(tokens[:, :count], query_weight, None if bias is None else bias[0])
+        rest = F.linear(tokens, rest_weight, None if bias is None else bias[1])
+        query = query.view(batch, count, self.num_heads, self.head_dim).transpose(1, 2)
+        key, value = rest.view(batch, -1, 2, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        rate = self.attention_dropout_rate if self.training else 0.0
+        heads = attend(query, key, value, None, rate)
+        return self.proj_drop(self.proj(heads.transpose(1, 2).flatten(2)))

@@ -225,7 +225,28 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Pictures (batch, channels, height, width) -> logits (batch, num_classes), or features where it is 0."""
+        if self.training and self._num_pooled:
+            return self.forward_head(self._encode_pooled(self.embed(images), self._num_pooled))
         return self.forward_head(self.forward_features(images))
+
+    @property
+    def _num_pooled(self) -> int:
+        """How many tokens, the first ones, are all that pooling reads; 0: it reads others, or blocks need them all."""
+        config = self.config
+        needs_all = config.block_style != "pre_norm" or config.position_embedding == "relative"
+        return 0 if needs_all or config.pooling != "token" else 1 + config.distillation_token
+
+    def _encode_pooled(self, tokens: Tensor, count: int) -> Tensor:
+        """As `encode`, but only the first `count` tokens: what the last block makes of the others nobody sees."""
+        positions = self.positions()
+        *earlier, last = self.blocks
+        for index, block in enumerate(earlier):
+            tokens = self._run_block(index, block, tokens, positions)
+        assert isinstance(last, Block)
+        tokens = self._block_input(len(earlier), tokens, positions)
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self.norm(checkpoint(last.forward_first, tokens, count, use_reentrant=False))
+        return self.norm(last.forward_first(tokens, count))
 
     def forward_intermediates(self, images: Tensor, layers: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Every stage of the way by name, each (batch, tokens, width).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,7 +28,7 @@ def begin(
         trial = run_trial(run.state.objective, run.loader, run.config, TRIAL_SECONDS)
         torch.set_num_threads(trial.num_threads)
         evaluation_seconds = run.time_evaluation(trial.precision)
-    config = replace(run.config, precision=trial.precision, num_threads=trial.num_threads)
+    config = trial.settle(run.config)
     if minutes is not None:
         with watch.phase("trial"):
             # The test is computed in float32, which may take several times as long as a validation in bfloat16.

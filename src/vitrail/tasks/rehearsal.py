@@ -90,7 +90,7 @@ def rehearse(config: TrainConfig, source: Source | None) -> Rehearsal:
     pictures = "made-up pictures" if source is None else f"pictures of {source.name}"
     of = "" if ratio == 1 else f" with {count} of its {config.batch_size} pictures"
     return Rehearsal(
-        config=replace(config, precision=trial.precision, num_threads=trial.num_threads),
+        config=trial.settle(config),
         seconds_per_step=trial.seconds_per_step * ratio,
         seconds_per_evaluated=evaluated,
         seconds_per_tested=tested,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,7 +76,7 @@ def settle(
     run = Run(base, prepared, events, None if start is None else start.bundle)
     is_open = base.precision == "auto" or base.num_threads is None  # else only how long an update takes
     trial = run_trial(run.state.objective, run.loader, base, 3.0 if is_open else 0.5)
-    return replace(base, precision=trial.precision, num_threads=trial.num_threads), trial
+    return trial.settle(base), trial
 
 
 def train_in(

@@ -179,7 +179,9 @@ def _settled(folder: Path, base: TrainConfig, prepared: PreparedData, events: Ev
     """Precision and threads of the runs that are there already; of a new study by one trial for all."""
     for path in sorted(folder.glob(f"*/{CONFIG_FILE}")):
         before = read_config(path.parent)
-        return replace(base, precision=before.precision, num_threads=before.num_threads)
+        return replace(
+            base, precision=before.precision, num_threads=before.num_threads, fused_blocks=before.fused_blocks
+        )
     return settle(base, prepared, events)[0]
 
 

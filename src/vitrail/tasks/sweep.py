@@ -166,7 +166,15 @@ def _settled(
     plan = make_plan(config, steps_per_epoch(num_train, config.batch_size))
     begun = [read_config(place) for place in places if (place / CONFIG_FILE).exists()]
     if begun:
-        config, duration = replace(config, precision=begun[0].precision, num_threads=begun[0].num_threads), ""
+        config, duration = (
+            replace(
+                config,
+                precision=begun[0].precision,
+                num_threads=begun[0].num_threads,
+                fused_blocks=begun[0].fused_blocks,
+            ),
+            "",
+        )
     else:
         config, trial = settle(config, part, events, start)
         minutes = (len(places) + 1) * plan.total_steps * trial.seconds_per_step / 60

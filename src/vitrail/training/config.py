@@ -78,6 +78,9 @@ class TrainConfig:
     seed: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: by a measured trial, then recorded
     num_threads: int | None = None  # of torch on the CPU; None: by the same trial. Another number may change last bits
+    # Encoder blocks through the kernels of training/fused_block.py, on a CPU. None: by the same trial, then recorded.
+    # On a machine that cannot have them last bits may differ.
+    fused_blocks: bool | None = None
     compile: bool = False
     checkpointing: bool = False  # recompute blocks in the backward pass: memory for time
     weights: str | None = None  # a bundle to start from

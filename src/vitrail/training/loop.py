@@ -13,6 +13,7 @@ from vitrail.data.loader import Batch, Loader
 from vitrail.data.order import step_seed
 from vitrail.training.config import TrainConfig
 from vitrail.training.events import Events
+from vitrail.training.fused_block import set_fused
 from vitrail.training.interrupts import Interrupts
 from vitrail.training.optimizer import clip_gradients, set_learning_rate
 from vitrail.training.precision import autocast
@@ -52,6 +53,7 @@ def train(
     """
     objective, optimizer = state.objective, state.optimizer
     session = Session(state, plan, config, folder, events, evaluate, key)
+    set_fused(objective, bool(config.fused_blocks))
     forward = compiled(objective, config.compile)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     generator = torch.Generator()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import statistics
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,6 +17,7 @@ import torch
 from vitrail.data.loader import Batch, Loader
 from vitrail.objectives.base import Objective
 from vitrail.training.config import TrainConfig
+from vitrail.training.fused_block import can_fuse, set_fused
 from vitrail.training.optimizer import build_optimizer, clip_gradients
 from vitrail.training.step import accumulate_gradients, compiled
 
@@ -46,6 +48,11 @@ class Trial:
     num_threads: int  # as configured, or the faster of one and all
     row_seconds: dict[int, float]  # mean of one update in a row of them, loading included, by threads tried
     num_steps: int  # how many went into the fastest row
+    fused_blocks: bool  # as configured, or whether updates were faster with them
+
+    def settle(self, config: TrainConfig) -> TrainConfig:
+        """The config with what the trial found in place of what it left open."""
+        return replace(config, precision=self.precision, num_threads=self.num_threads, fused_blocks=self.fused_blocks)
 
     @property
     def seconds_per_step(self) -> float:
@@ -57,7 +64,7 @@ class Trial:
         tried = ", ".join(f"{name} {seconds * 1000:.3g} ms" for name, seconds in self.step_seconds.items())
         rows = ", ".join(f"{count} {seconds * 1000:.3g} ms" for count, seconds in self.row_seconds.items())
         return (
-            f"trial: an update on one thread takes {tried}: {self.precision};"
+            f"trial: an update on one thread takes {tried}: {self.precision}{', fused' if self.fused_blocks else ''};"
             f" with loading, by threads, {rows}: {self.num_threads}"
         )
 
@@ -85,13 +92,40 @@ def run_trial(objective: Objective, loader: Loader, config: TrainConfig, seconds
         chosen: Precision = candidates[0]
         if len(candidates) == 2 and medians["float32"] >= _MIN_GAIN * medians["bfloat16"]:
             chosen = "bfloat16"
+        is_fused = _choose_fused(update, batch, chosen, seconds / 3)
         rows: dict[int, tuple[float, int]] = {}
         for count in thread_counts:
             torch.set_num_threads(count)
             # Time for the loader's workers to start is not in the mean: the first updates are not counted.
             rows[count] = _time_in_a_row(update, loader, chosen, seconds / 3)
         fastest = min(rows, key=lambda count: rows[count][0])
-    return Trial(chosen, medians, fastest, {count: row[0] for count, row in rows.items()}, rows[fastest][1])
+    return Trial(chosen, medians, fastest, {count: row[0] for count, row in rows.items()}, rows[fastest][1], is_fused)
+
+
+def _choose_fused(update: _Update, batch: Batch, precision: Precision, seconds: float) -> bool:
+    """Whether blocks are fused: as configured, or where it is the faster way; `update` is left so."""
+    is_fused = update.config.fused_blocks
+    if is_fused is None:
+        objective = update.objective
+        is_open = precision == "bfloat16" and not update.config.compile and objective.device.type == "cpu"
+        is_fused = is_open and can_fuse(objective) and _is_faster_fused(update, batch, seconds)
+    set_fused(update.objective, is_fused)
+    return is_fused
+
+
+def _is_faster_fused(update: _Update, batch: Batch, seconds: float) -> bool:
+    best = {True: math.inf, False: math.inf}
+    start = time.perf_counter()
+    for repeat in range(_MAX_REPEATS):
+        for way in best:
+            set_fused(update.objective, way)
+            begin = time.perf_counter()
+            update(batch, "bfloat16")
+            if repeat:  # the first one sets up memory
+                best[way] = min(best[way], time.perf_counter() - begin)
+        if repeat and time.perf_counter() - start > seconds:
+            break
+    return best[True] < best[False]
 
 
 def _thread_candidates(config: TrainConfig, device: torch.device, all_threads: int) -> tuple[int, ...]:

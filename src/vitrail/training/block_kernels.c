@@ -1,0 +1,384 @@
+// What surrounds the large products in an encoder block's update, in bfloat16, for processors with AVX512-BF16.
+//
+// Each function works on whole arrays, in `threads` threads of OpenMP that share nothing; sums over rows are left as one
+// row for each thread, so that their order is a function of the number of threads alone. Widths (of tokens, hidden
+// features and heads) are multiples of 16. Gradients: Dosovitskiy et al. 2021, eq. 2-3, by the chain rule.
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <omp.h>
+
+typedef uint16_t bf16;  // the upper half of a float
+#define LANES 16
+
+static inline __m512 load_bf16(const bf16 *from) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16));
+}
+
+static inline void store_bf16(bf16 *to, __m512 values) {
+    _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(values));
+}
+
+// exp for arguments of at most about 88; below -87 it is 0. Relative error under 2e-7 (Cody and Waite's reduction, and a
+// polynomial of degree 6).
+static inline __m512 exp_ps(__m512 x) {
+    const __mmask16 tiny = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.0f), _CMP_LT_OQ);
+    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f)), 8);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+    __m512 p = _mm512_set1_ps(1.3888889e-3f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3333333e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1666667e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666667e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    return _mm512_mask_scalef_ps(_mm512_setzero_ps(), _knot_mask16(tiny), p, n);
+}
+
+// ---------------------------------------------------------------------------------------------------- small products
+
+// C (rows, 16 * vectors) float32 = A (rows, 2 * pairs) B (2 * pairs, 16 * vectors): a row of A holds its pairs of bf16
+// side by side, B holds for each pair its two rows interleaved. Strides in elements of 32 bits.
+static inline __attribute__((always_inline)) void tile(
+    const int rows, const int vectors, long pairs, const uint32_t *a, long a_stride, const uint32_t *b, long b_stride,
+    float *c, long c_stride) {
+    __m512 sums[4][6];
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < vectors; v++) sums[i][v] = _mm512_setzero_ps();
+    for (long k = 0; k < pairs; k++) {
+        __m512i row[6];
+        for (int v = 0; v < vectors; v++) row[v] = _mm512_loadu_si512(b + k * b_stride + LANES * v);
+        for (int i = 0; i < rows; i++) {
+            const __m512bh pair = (__m512bh)_mm512_set1_epi32(a[i * a_stride + k]);
+            for (int v = 0; v < vectors; v++) sums[i][v] = _mm512_dpbf16_ps(sums[i][v], pair, (__m512bh)row[v]);
+        }
+    }
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < vectors; v++) _mm512_storeu_ps(c + i * c_stride + LANES * v, sums[i][v]);
+}
+
+#define ROWS_OF(V)                                                                                                     \
+    case V:                                                                                                            \
+        for (; i + 4 <= rows; i += 4)                                                                                  \
+            tile(4, V, pairs, a + i * a_stride, a_stride, b, b_stride, c + i * c_stride, c_stride);                    \
+        for (; i < rows; i++) tile(1, V, pairs, a + i * a_stride, a_stride, b, b_stride, c + i * c_stride, c_stride);  \
+        break;
+
+static void multiply(long rows, long vectors, long pairs, const uint32_t *a, long a_stride, const uint32_t *b,
+                     long b_stride, float *c, long c_stride) {
+    while (vectors > 0) {
+        const long blocks = (vectors + 5) / 6, now = (vectors + blocks - 1) / blocks;
+        long i = 0;
+        switch (now) { ROWS_OF(1) ROWS_OF(2) ROWS_OF(3) ROWS_OF(4) ROWS_OF(5) ROWS_OF(6) }
+        vectors -= now, b += LANES * now, c += LANES * now;
+    }
+}
+
+// (16, 16) elements of 32 bits, transposed in place.
+static inline void transpose_square(__m512i r[16]) {
+    __m512i s[16];
+    for (int i = 0; i < 16; i += 2) {
+        s[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        s[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            r[i + 2 * j] = _mm512_unpacklo_epi64(s[i + j], s[i + j + 2]);
+            r[i + 2 * j + 1] = _mm512_unpackhi_epi64(s[i + j], s[i + j + 2]);
+        }
+    for (int i = 0; i < 4; i++) {
+        s[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+        s[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+        s[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+        s[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+    for (int i = 0; i < 8; i++) {
+        r[i] = _mm512_shuffle_i32x4(s[i], s[i + 8], 0x88);
+        r[i + 8] = _mm512_shuffle_i32x4(s[i], s[i + 8], 0xdd);
+    }
+}
+
+// (rows, columns) -> (columns, to_stride), elements of 32 bits; what lies beyond `rows` in a row of `to` is zero.
+static void transpose(long rows, long columns, const uint32_t *from, long from_stride, uint32_t *to, long to_stride) {
+    for (long j = 0; j < columns; j += LANES) {
+        const long width = columns - j < LANES ? columns - j : LANES;
+        const __mmask16 mask = (__mmask16)(0xffffu >> (LANES - width));
+        for (long i = 0; i < to_stride; i += LANES) {
+            __m512i square[LANES];
+            for (long k = 0; k < LANES; k++)
+                square[k] = i + k < rows ? _mm512_maskz_loadu_epi32(mask, from + (i + k) * from_stride + j)
+                                         : _mm512_setzero_si512();
+            transpose_square(square);
+            for (long k = 0; k < width; k++) _mm512_storeu_si512(to + (j + k) * to_stride + i, square[k]);
+        }
+    }
+}
+
+// Rows of bf16 two by two: (rows, columns) -> ((rows + 1) / 2, to_stride) pairs; an odd last row goes with zeros.
+static void interleave(long rows, long columns, const bf16 *from, long from_stride, uint32_t *to, long to_stride) {
+    for (long i = 0; i < rows; i += 2) {
+        const bf16 *one = from + i * from_stride, *two = one + from_stride;
+        for (long j = 0; j < columns; j += LANES) {
+            const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(one + j)));
+            __m512i high = _mm512_setzero_si512();
+            if (i + 1 < rows) high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(two + j)));
+            _mm512_storeu_si512(to + i / 2 * to_stride + j, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------- attention
+
+static inline long padded(long n) { return (n + LANES - 1) / LANES * LANES; }
+
+static __thread char *arena;
+static __thread size_t arena_bytes;
+
+static char *workspace(size_t bytes) {
+    if (bytes > arena_bytes) {
+        free(arena);
+        arena = aligned_alloc(64, (bytes + 63) / 64 * 64);
+        arena_bytes = arena ? bytes : 0;
+    }
+    return arena;
+}
+
+// qkv (batch, tokens, 3, heads, head_dim) bf16 -> out (batch, tokens, heads, head_dim) bf16, and for each row of the
+// weights the logarithm of its softmax's denominator, lse (batch, heads, tokens) float32. Returns 0, or 1 without memory.
+int attention_forward(const bf16 *qkv, bf16 *out, float *lse, long batch, long tokens, long heads, long head_dim,
+                      int threads) {
+    const long width = heads * head_dim, stride = 3 * width, wide = padded(tokens), pairs = head_dim / 2;
+    const long token_pairs = (tokens + 1) / 2;
+    const float scale = 1.0f / sqrtf((float)head_dim);
+    int failed = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(| : failed)
+    for (long item = 0; item < batch * heads; item++) {
+        const bf16 *query = qkv + item / heads * tokens * stride + item % heads * head_dim;
+        const bf16 *key = query + width, *value = key + width;
+        bf16 *to = out + item / heads * tokens * width + item % heads * head_dim;
+        char *space = workspace(4 * (pairs * wide + token_pairs * head_dim + tokens * wide + tokens * head_dim) + 2 * tokens * wide);
+        if (!space) { failed = 1; continue; }
+        uint32_t *keys = (uint32_t *)space, *values = keys + pairs * wide;
+        float *logits = (float *)(values + token_pairs * head_dim), *sums = logits + tokens * wide;
+        bf16 *weights = (bf16 *)(sums + tokens * head_dim);
+        transpose(tokens, pairs, (const uint32_t *)key, stride / 2, keys, wide);
+        interleave(tokens, head_dim, value, stride, values, head_dim);
+        multiply(tokens, wide / LANES, pairs, (const uint32_t *)query, stride / 2, keys, wide, logits, wide);
+        const __mmask16 last = (__mmask16)(0xffffu >> (wide - tokens));
+        for (long i = 0; i < tokens; i++) {
+            float *row = logits + i * wide;
+            __m512 top = _mm512_set1_ps(-INFINITY);
+            for (long j = 0; j < wide; j += LANES)
+                top = _mm512_mask_max_ps(top, j + LANES < wide ? 0xffff : last, top, _mm512_loadu_ps(row + j));
+            const float most = _mm512_reduce_max_ps(top);
+            __m512 total = _mm512_setzero_ps();
+            for (long j = 0; j < wide; j += LANES) {
+                const __m512 less = _mm512_sub_ps(_mm512_loadu_ps(row + j), _mm512_set1_ps(most));
+                const __m512 part = _mm512_maskz_mov_ps(
+                    j + LANES < wide ? 0xffff : last, exp_ps(_mm512_mul_ps(less, _mm512_set1_ps(scale))));
+                total = _mm512_add_ps(total, part);
+                _mm512_storeu_ps(row + j, part);
+            }
+            const float sum = _mm512_reduce_add_ps(total);
+            lse[item * tokens + i] = most * scale + logf(sum);
+            for (long j = 0; j < wide; j += LANES)
+                store_bf16(weights + i * wide + j, _mm512_mul_ps(_mm512_loadu_ps(row + j), _mm512_set1_ps(1.0f / sum)));
+        }
+        multiply(tokens, head_dim / LANES, token_pairs, (const uint32_t *)weights, wide / 2, values, head_dim, sums, head_dim);
+        for (long i = 0; i < tokens; i++)
+            for (long d = 0; d < head_dim; d += LANES) store_bf16(to + i * width + d, _mm512_loadu_ps(sums + i * head_dim + d));
+    }
+    return failed;
+}
+
+static void store_rows(const float *from, long rows, long columns, bf16 *to, long to_stride) {
+    for (long i = 0; i < rows; i++)
+        for (long j = 0; j < columns; j += LANES) store_bf16(to + i * to_stride + j, _mm512_loadu_ps(from + i * columns + j));
+}
+
+// Gradients of attention_forward: of qkv, from that of out. The weights are computed again, transposed: a row is a key.
+int attention_backward(const bf16 *qkv, const bf16 *out, const float *lse, const bf16 *out_grad, bf16 *qkv_grad,
+                       long batch, long tokens, long heads, long head_dim,
+                      int threads) {
+    const long width = heads * head_dim, stride = 3 * width, wide = padded(tokens), pairs = head_dim / 2;
+    const long token_pairs = (tokens + 1) / 2;
+    const float scale = 1.0f / sqrtf((float)head_dim);
+    int failed = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(| : failed)
+    for (long item = 0; item < batch * heads; item++) {
+        const long first = item / heads * tokens * stride + item % heads * head_dim;
+        const long first_out = item / heads * tokens * width + item % heads * head_dim;
+        const bf16 *query = qkv + first, *key = query + width, *value = key + width;
+        const bf16 *answer = out + first_out, *gradient = out_grad + first_out;
+        bf16 *to = qkv_grad + first;
+        const size_t bytes = 4 * (2 * pairs * wide + 2 * token_pairs * head_dim + token_pairs * wide + wide * padded(token_pairs) + 2 * wide)
+            + 4 * (2 * tokens * wide + tokens * head_dim) + 2 * 2 * (tokens + 1) * wide;
+        char *space = workspace(bytes);
+        if (!space) { failed = 1; continue; }
+        uint32_t *columns = (uint32_t *)space, *columns_grad = columns + pairs * wide;  // of queries, of out_grad
+        uint32_t *rows_of = columns_grad + pairs * wide, *key_rows = rows_of + token_pairs * head_dim;
+        uint32_t *mixed = key_rows + token_pairs * head_dim, *turned = mixed + token_pairs * wide;
+        float *delta = (float *)(turned + wide * padded(token_pairs)), *shift = delta + wide;
+        float *logits = shift + wide, *slopes = logits + tokens * wide, *sums = slopes + tokens * wide;
+        bf16 *weights = (bf16 *)(sums + tokens * head_dim), *logit_grads = weights + (tokens + 1) * wide;
+        memset(delta, 0, 8 * wide);
+        for (long i = 0; i < tokens; i++) {
+            __m512 sum = _mm512_setzero_ps();
+            for (long d = 0; d < head_dim; d += LANES)
+                sum = _mm512_fmadd_ps(load_bf16(answer + i * width + d), load_bf16(gradient + i * width + d), sum);
+            delta[i] = _mm512_reduce_add_ps(sum);
+            shift[i] = lse[item * tokens + i];
+        }
+        transpose(tokens, pairs, (const uint32_t *)query, stride / 2, columns, wide);
+        transpose(tokens, pairs, (const uint32_t *)gradient, width / 2, columns_grad, wide);
+        multiply(tokens, wide / LANES, pairs, (const uint32_t *)key, stride / 2, columns, wide, logits, wide);
+        multiply(tokens, wide / LANES, pairs, (const uint32_t *)value, stride / 2, columns_grad, wide, slopes, wide);
+        const __mmask16 last = (__mmask16)(0xffffu >> (wide - tokens));
+        for (long j = 0; j < tokens; j++)
+            for (long i = 0; i < wide; i += LANES) {
+                const __m512 scaled = _mm512_fmsub_ps(
+                    _mm512_loadu_ps(logits + j * wide + i), _mm512_set1_ps(scale), _mm512_loadu_ps(shift + i));
+                const __m512 weight = _mm512_maskz_mov_ps(i + LANES < wide ? 0xffff : last, exp_ps(scaled));
+                const __m512 slope = _mm512_sub_ps(_mm512_loadu_ps(slopes + j * wide + i), _mm512_loadu_ps(delta + i));
+                store_bf16(weights + j * wide + i, weight);
+                store_bf16(logit_grads + j * wide + i, _mm512_mul_ps(_mm512_mul_ps(weight, slope), _mm512_set1_ps(scale)));
+            }
+        // value
+        interleave(tokens, head_dim, gradient, width, rows_of, head_dim);
+        multiply(tokens, head_dim / LANES, token_pairs, (const uint32_t *)weights, wide / 2, rows_of, head_dim, sums, head_dim);
+        store_rows(sums, tokens, head_dim, to + 2 * width, stride);
+        // key
+        interleave(tokens, head_dim, query, stride, rows_of, head_dim);
+        multiply(tokens, head_dim / LANES, token_pairs, (const uint32_t *)logit_grads, wide / 2, rows_of, head_dim, sums, head_dim);
+        store_rows(sums, tokens, head_dim, to + width, stride);
+        // query: a row of it is a column of what stands there, two keys in each element
+        interleave(tokens, wide, logit_grads, wide, mixed, wide);
+        transpose(token_pairs, wide, mixed, wide, turned, padded(token_pairs));
+        interleave(tokens, head_dim, key, stride, key_rows, head_dim);
+        multiply(tokens, head_dim / LANES, token_pairs, turned, padded(token_pairs), key_rows, head_dim, sums, head_dim);
+        store_rows(sums, tokens, head_dim, to, stride);
+    }
+    return failed;
+}
+
+// --------------------------------------------------------------------------------------------------------------- norm
+
+// sums = stream + branch (bf16; NULL: stream alone), normed = layer norm of it (bf16), and each row's mean and reciprocal
+// standard deviation. sums may be NULL where branch is.
+void norm_forward(const float *stream, const bf16 *branch, const float *weight, const float *bias, float eps, float *sums,
+                  bf16 *normed, float *mean, float *rstd, long rows, long width, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long i = 0; i < rows; i++) {
+        const float *row = stream + i * width;
+        __m512 total = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
+        if (branch) {
+            float *to = sums + i * width;
+            for (long j = 0; j < width; j += LANES)
+                _mm512_storeu_ps(to + j, _mm512_add_ps(_mm512_loadu_ps(row + j), load_bf16(branch + i * width + j)));
+            row = to;
+        }
+        for (long j = 0; j < width; j += LANES) total = _mm512_add_ps(total, _mm512_loadu_ps(row + j));
+        const float middle = _mm512_reduce_add_ps(total) / (float)width;
+        for (long j = 0; j < width; j += LANES) {
+            const __m512 off = _mm512_sub_ps(_mm512_loadu_ps(row + j), _mm512_set1_ps(middle));
+            squares = _mm512_fmadd_ps(off, off, squares);
+        }
+        const float scale = 1.0f / sqrtf(_mm512_reduce_add_ps(squares) / (float)width + eps);
+        mean[i] = middle, rstd[i] = scale;
+        for (long j = 0; j < width; j += LANES) {
+            const __m512 off = _mm512_sub_ps(_mm512_loadu_ps(row + j), _mm512_set1_ps(middle));
+            store_bf16(normed + i * width + j, _mm512_fmadd_ps(_mm512_mul_ps(off, _mm512_set1_ps(scale)),
+                                                               _mm512_loadu_ps(weight + j), _mm512_loadu_ps(bias + j)));
+        }
+    }
+}
+
+// Adds to stream_grad what comes back through the norm of `sums`; branch_grad (bf16, or NULL) becomes a copy of the
+// result. parameter_grads (threads, 2, width): sums for weight and bias, a row of each for every thread, overwritten.
+void norm_backward(const bf16 *normed_grad, const float *sums, const float *mean, const float *rstd, const float *weight,
+                   float *stream_grad, bf16 *branch_grad, float *parameter_grads, long rows, long width,
+                   int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        float *weight_grad = parameter_grads + omp_get_thread_num() * 2 * width, *bias_grad = weight_grad + width;
+        memset(weight_grad, 0, 8 * width);
+#pragma omp for schedule(static)
+        for (long i = 0; i < rows; i++) {
+            const __m512 middle = _mm512_set1_ps(mean[i]), scale = _mm512_set1_ps(rstd[i]);
+            __m512 total = _mm512_setzero_ps(), along = _mm512_setzero_ps();
+            for (long j = 0; j < width; j += LANES) {
+                const __m512 grad = load_bf16(normed_grad + i * width + j);
+                const __m512 unit = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(sums + i * width + j), middle), scale);
+                _mm512_storeu_ps(bias_grad + j, _mm512_add_ps(_mm512_loadu_ps(bias_grad + j), grad));
+                _mm512_storeu_ps(weight_grad + j, _mm512_fmadd_ps(grad, unit, _mm512_loadu_ps(weight_grad + j)));
+                const __m512 weighted = _mm512_mul_ps(grad, _mm512_loadu_ps(weight + j));
+                total = _mm512_add_ps(total, weighted);
+                along = _mm512_fmadd_ps(weighted, unit, along);
+            }
+            const __m512 average = _mm512_set1_ps(_mm512_reduce_add_ps(total) / (float)width);
+            const __m512 slope = _mm512_set1_ps(_mm512_reduce_add_ps(along) / (float)width);
+            for (long j = 0; j < width; j += LANES) {
+                const __m512 grad = load_bf16(normed_grad + i * width + j);
+                const __m512 unit = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(sums + i * width + j), middle), scale);
+                __m512 back = _mm512_fmsub_ps(grad, _mm512_loadu_ps(weight + j), average);
+                back = _mm512_mul_ps(_mm512_fnmadd_ps(unit, slope, back), scale);
+                const __m512 sum = _mm512_add_ps(_mm512_loadu_ps(stream_grad + i * width + j), back);
+                _mm512_storeu_ps(stream_grad + i * width + j, sum);
+                if (branch_grad) store_bf16(branch_grad + i * width + j, sum);
+            }
+        }
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------------- GELU
+
+// The normal distribution's share below x, and its density at x. erf as Abramowitz and Stegun 7.1.26 (error under 1.5e-7).
+static inline __m512 normal_share(__m512 x, __m512 *density) {
+    const __m512 far = _mm512_abs_ps(x);
+    const __m512 bell = exp_ps(_mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(-0.5f)));
+    const __m512 t = _mm512_div_ps(
+        _mm512_set1_ps(1.0f), _mm512_fmadd_ps(far, _mm512_set1_ps(0.3275911f * 0.70710678f), _mm512_set1_ps(1.0f)));
+    __m512 p = _mm512_set1_ps(1.061405429f);
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-1.453152027f));
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.421413741f));
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0.284496736f));
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.254829592f));
+    const __m512 tail = _mm512_mul_ps(_mm512_mul_ps(_mm512_mul_ps(p, t), bell), _mm512_set1_ps(0.5f));
+    *density = _mm512_mul_ps(bell, _mm512_set1_ps(0.3989422804f));
+    const __mmask16 is_negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
+    return _mm512_mask_mov_ps(_mm512_sub_ps(_mm512_set1_ps(1.0f), tail), is_negative, tail);
+}
+
+// active = x Phi(x), (count) bf16.
+void gelu_forward(const bf16 *hidden, bf16 *active, long count, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long i = 0; i < count; i += LANES) {
+        __m512 density;
+        const __m512 x = load_bf16(hidden + i);
+        store_bf16(active + i, _mm512_mul_ps(x, normal_share(x, &density)));
+    }
+}
+
+// From the hidden features and the gradient of the active ones: the active ones again, the gradient of the hidden ones, in
+// the place of the former, and its sum over the rows, bias_grads (threads, width), a row for every thread, overwritten.
+void gelu_backward(const bf16 *hidden, bf16 *grad, bf16 *active, float *bias_grads, long rows, long width, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        float *sums = bias_grads + omp_get_thread_num() * width;
+        memset(sums, 0, 4 * width);
+#pragma omp for schedule(static)
+        for (long i = 0; i < rows; i++)
+            for (long j = 0; j < width; j += LANES) {
+                __m512 density;
+                const long at = i * width + j;
+                const __m512 x = load_bf16(hidden + at), share = normal_share(x, &density);
+                const __m512 back = _mm512_mul_ps(load_bf16(grad + at), _mm512_fmadd_ps(x, density, share));
+                store_bf16(active + at, _mm512_mul_ps(x, share));
+                store_bf16(grad + at, back);
+                _mm512_storeu_ps(sums + j, _mm512_add_ps(_mm512_loadu_ps(sums + j), back));
+            }
+    }
+}

@@ -1,0 +1,218 @@
+"""Fused blocks compute what plain ones do: values, every gradient, whole runs; and keep out where they do not suit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vitrail.layers.block import Block
+from vitrail.models.build import build_model
+from vitrail.models.config import ViTConfig
+from vitrail.training import fused_block
+from vitrail.training.block_kernels import block_kernels
+from vitrail.training.fused_block import can_fuse, fused, set_fused
+
+needs_kernels = pytest.mark.skipif(block_kernels() is None, reason="no processor with AVX512-BF16, or no compiler")
+SMALL = ViTConfig(image_size=(8, 8), patch_size=4, num_classes=3, width=32, depth=3, num_heads=2, mlp_size=48)
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    return float((found.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-12))
+
+
+def attend(qkv: Tensor, num_heads: int) -> Tensor:
+    batch, tokens, width = qkv.shape
+    query, key, value = qkv.view(batch, tokens, 3, num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    weights = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
+    return (weights @ value).transpose(1, 2).reshape(batch, tokens, width // 3)
+
+
+@needs_kernels
+@settings(max_examples=60, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    tokens=st.integers(1, 70),
+    heads=st.integers(1, 3),
+    lanes=st.integers(1, 6),
+    scale=st.sampled_from([0.1, 1.0, 6.0]),
+)
+def test_attention_is_that_of_float64(batch: int, tokens: int, heads: int, lanes: int, scale: float) -> None:
+    kernels = block_kernels()
+    assert kernels is not None
+    draw = torch.Generator().manual_seed(tokens)
+    qkv = (scale * torch.randn(batch, tokens, 3 * heads * 16 * lanes, generator=draw)).bfloat16()
+    grad = torch.randn(batch, tokens, heads * 16 * lanes, generator=draw).bfloat16()
+    exact = qkv.double().requires_grad_()
+    expected = attend(exact, heads)
+    expected.backward(grad.double())
+    found, lse = kernels.attention_forward(qkv, heads)
+    back = kernels.attention_backward(qkv, found, lse, grad)
+    assert exact.grad is not None
+    assert distance(found, expected.detach()) < 0.005
+    # Where one weight is all but 1 the gradients of query and key are differences of nearly equal numbers.
+    assert (back.double() - exact.grad).norm() < 0.01 * exact.grad.norm() + 0.01 * grad.double().norm() * scale
+
+
+@needs_kernels
+@pytest.mark.parametrize("rows", [1, 5, 130])
+@pytest.mark.parametrize("width", [16, 48, 192])
+def test_norm_and_gelu_are_those_of_torch(rows: int, width: int) -> None:
+    kernels = block_kernels()
+    assert kernels is not None
+    draw = torch.Generator().manual_seed(0)
+    stream, weight, bias = (torch.randn(*shape, generator=draw) for shape in ((rows, width), (width,), (width,)))
+    branch, grad = (torch.randn(rows, width, generator=draw).bfloat16() for _ in range(2))
+    exact = (stream + branch.float()).double().requires_grad_()
+    parameters = [value.double().requires_grad_() for value in (weight, bias)]
+    F.layer_norm(exact, (width,), *parameters, eps=1e-6).backward(grad.double())
+    sums, normed, mean, rstd = kernels.norm_forward(stream, branch, weight, bias, 1e-6)
+    assert torch.equal(sums, stream + branch.float())
+    assert distance(normed, F.layer_norm(exact, (width,), *parameters, eps=1e-6).detach()) < 0.005
+    passing = torch.randn(rows, width, generator=draw)
+    total, copy = passing.clone(), torch.empty(rows, width, dtype=torch.bfloat16)
+    weight_grad, bias_grad = kernels.norm_backward(grad, sums, mean, rstd, weight, total, copy)
+    assert exact.grad is not None and parameters[0].grad is not None and parameters[1].grad is not None
+    assert distance(total - passing, exact.grad) < 1e-4
+    assert torch.equal(copy, total.bfloat16())
+    assert distance(weight_grad, parameters[0].grad) < 1e-4
+    assert distance(bias_grad, parameters[1].grad) < 1e-4
+
+    hidden = (3 * torch.randn(rows, width, generator=draw)).bfloat16()
+    deep = hidden.double().requires_grad_()
+    F.gelu(deep).backward(grad.double())
+    active, back = torch.empty_like(hidden), grad.clone()
+    kernels.gelu_forward(hidden, active)
+    assert distance(active, F.gelu(hidden.double())) < 0.005
+    again = torch.empty_like(hidden)
+    sums = kernels.gelu_backward(hidden, back, again)
+    assert deep.grad is not None
+    assert torch.equal(again, active)
+    assert distance(back, deep.grad) < 0.005
+    assert distance(sums, deep.grad.sum(0)) < 0.005
+
+
+def gradients(model: torch.nn.Module, images: Tensor, is_fused: bool, dtype: torch.dtype) -> dict[str, Tensor]:
+    model.zero_grad()
+    set_fused(model, is_fused)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        answers = model(images)
+    (answers.float() ** 2).sum().backward()
+    found = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+    return {"answers": answers.detach().float(), **found}
+
+
+SHAPES = {
+    "class token": SMALL,
+    "LayerScale": replace(SMALL, layer_scale_init=0.3),
+    "gap, no class token": replace(SMALL, pooling="gap", class_token=False),
+    "map": replace(SMALL, pooling="map"),
+    "registers, both pooled": replace(SMALL, pooling="token_and_gap", num_register_tokens=3),
+    "distilled": replace(SMALL, distillation_token=True),
+    "no bias": replace(SMALL, qkv_bias=False),
+    "heads wider than tokens": replace(SMALL, head_dim=48),
+    "axial": replace(SMALL, attention="axial", pooling="gap", class_token=False),
+    "convolutional stem": replace(SMALL, stem="conv", stem_widths=(16,), pooling="avg"),
+    "one token": replace(SMALL, patch_size=8, pooling="gap", class_token=False),
+    "every layer": replace(SMALL, position_placement="every_layer"),
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("chunk", [1, 1 << 30])
+def test_gradients_are_as_near_to_float32_as_the_plain_ones(
+    name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused_block, "_CHUNK_BYTES", chunk)
+    config = SHAPES[name]
+    model = build_model(config, generator=torch.Generator().manual_seed(0)).train()
+    torch.nn.init.normal_(model.head.weight, std=0.2)  # a fresh head passes nothing back
+    assert can_fuse(model)
+    images = torch.randn(5, 3, *config.image_size, generator=torch.Generator().manual_seed(1))
+    exact = gradients(model, images, False, torch.float32)
+    plain = gradients(model, images, False, torch.bfloat16)
+    ours = gradients(model, images, True, torch.bfloat16)
+    assert any(not torch.equal(plain[key], ours[key]) for key in plain), "the kernels never ran"
+    for key, expected in exact.items():
+        if expected.norm() > 1e-6:
+            assert distance(ours[key], expected) < 1.5 * distance(plain[key], expected) + 0.005, key
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": "gelu_tanh"},
+        {"activation": "swiglu"},
+        {"block_style": "post_norm"},
+        {"dropout_rate": 0.1},
+        {"attention_dropout_rate": 0.1},
+        {"stochastic_depth_rate": 0.3},
+        {"position_embedding": "relative"},
+        {"width": 24},
+        {"mlp_size": 40},
+    ],
+    ids=str,
+)
+def test_blocks_of_another_kind_stay_plain(changes: dict[str, Any]) -> None:
+    config = replace(SMALL, **changes)
+    model = build_model(config).train()
+    set_fused(model, True)
+    block = model.blocks[-1]
+    assert isinstance(block, Block)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fused(block, torch.randn(2, 5, config.width)) is None
+
+
+@needs_kernels
+def test_float32_frozen_weights_and_evaluation_stay_plain() -> None:
+    model = build_model(SMALL)
+    set_fused(model, True)
+    block, tokens = model.blocks[0], torch.randn(2, 5, 32)
+    assert isinstance(block, Block)
+    plain = build_model(SMALL).blocks[0]
+    plain.load_state_dict(block.state_dict())
+    assert torch.equal(block(tokens), plain(tokens))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(block.eval()(tokens), plain.eval()(tokens))
+        block.mlp.fc1.weight.requires_grad_(False)
+        assert fused(block, tokens) is None
+
+
+@needs_kernels
+def test_no_memory_is_kept_for_what_is_computed_again() -> None:
+    """One thread or two: the same values but for the order of sums over rows."""
+    model = build_model(SMALL, generator=torch.Generator().manual_seed(0)).train()
+    torch.nn.init.normal_(model.head.weight, std=0.2)
+    images = torch.randn(5, 3, 8, 8)
+    once = gradients(model, images, True, torch.bfloat16)
+    again = gradients(model, images, True, torch.bfloat16)
+    assert all(torch.equal(once[key], again[key]) for key in once)
+
+
+@pytest.mark.parametrize("pooling", ["token", "gap", "map"])
+@pytest.mark.parametrize("distilled", [False, True])
+def test_the_last_block_of_an_update_computes_what_is_pooled_alone(pooling: str, distilled: bool) -> None:
+    if distilled and pooling != "token":
+        pytest.skip("a distillation token needs pooling 'token'")
+    config = replace(SMALL, pooling=pooling, distillation_token=distilled, layer_scale_init=0.4)
+    model = build_model(config, generator=torch.Generator().manual_seed(0)).double()
+    torch.nn.init.normal_(model.head.weight, std=0.2)
+    images = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    found = []
+    for whole in (True, False):
+        model.train().zero_grad()
+        answers = model.forward_head(model.forward_features(images)) if whole else model(images)
+        (answers**2).sum().backward()
+        grads = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+        found.append({"answers": answers.detach(), **grads})
+    assert found[0].keys() == found[1].keys()
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, rtol=1e-9, atol=1e-12, msg=name)
