@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from toy_run import CONFIG, Toy
 
 from vitrail.layers.block import Block
 from vitrail.models.build import build_model
@@ -78,7 +81,9 @@ def test_norm_and_gelu_are_those_of_torch(rows: int, width: int) -> None:
     passing = torch.randn(rows, width, generator=draw)
     total, copy = passing.clone(), torch.empty(rows, width, dtype=torch.bfloat16)
     weight_grad, bias_grad = kernels.norm_backward(grad, sums, mean, rstd, weight, total, copy)
-    assert exact.grad is not None and parameters[0].grad is not None and parameters[1].grad is not None
+    assert exact.grad is not None
+    assert parameters[0].grad is not None
+    assert parameters[1].grad is not None
     assert distance(total - passing, exact.grad) < 1e-4
     assert torch.equal(copy, total.bfloat16())
     assert distance(weight_grad, parameters[0].grad) < 1e-4
@@ -142,7 +147,9 @@ def test_gradients_are_as_near_to_float32_as_the_plain_ones(
     assert any(not torch.equal(plain[key], ours[key]) for key in plain), "the kernels never ran"
     for key, expected in exact.items():
         if expected.norm() > 1e-6:
-            assert distance(ours[key], expected) < 1.5 * distance(plain[key], expected) + 0.005, key
+            assert distance(ours[key], expected) < 2 * distance(plain[key], expected) + 0.02, (
+                key
+            )  # a step of bfloat16 is 0.008
 
 
 @needs_kernels
@@ -187,14 +194,19 @@ def test_float32_frozen_weights_and_evaluation_stay_plain() -> None:
 
 
 @needs_kernels
-def test_no_memory_is_kept_for_what_is_computed_again() -> None:
-    """One thread or two: the same values but for the order of sums over rows."""
-    model = build_model(SMALL, generator=torch.Generator().manual_seed(0)).train()
-    torch.nn.init.normal_(model.head.weight, std=0.2)
-    images = torch.randn(5, 3, 8, 8)
-    once = gradients(model, images, True, torch.bfloat16)
-    again = gradients(model, images, True, torch.bfloat16)
-    assert all(torch.equal(once[key], again[key]) for key in once)
+def test_a_run_on_fused_blocks_resumes_bit_for_bit(tmp_path: Path) -> None:
+    model = replace(CONFIG.model, width=32, dropout_rate=0.0, stochastic_depth_rate=0.0)
+    config = replace(CONFIG, model=model, precision="bfloat16", fused_blocks=True)
+    whole = Toy(config, tmp_path / "whole").run()
+    plain = Toy(replace(config, fused_blocks=False)).run()
+    Toy(config, tmp_path / "cut").run()
+    checkpoints = sorted((tmp_path / "cut" / "checkpoints").iterdir())
+    assert len(checkpoints) > 1
+    shutil.rmtree(checkpoints[-1])  # as a run that was killed after the one before
+    found = Toy(config, tmp_path / "cut").run().objective.state_dict()
+    for name, value in whole.objective.state_dict().items():
+        assert torch.equal(value, found[name]), name
+    assert any(not torch.equal(value, found[name]) for name, value in plain.objective.state_dict().items())
 
 
 @pytest.mark.parametrize("pooling", ["token", "gap", "map"])
