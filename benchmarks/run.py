@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
+    cifar,
     data_sets,
     dedup,
     embedding,
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
     "few-shot": few_shot.measure_few_shot,
     "plan": plan.measure_plan,
     "training": training.measure_training,
+    "cifar": cifar.measure_cifar,
     "digits": main_job.measure_digits,
     "clothing": main_job.measure_clothing,
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vitrail.data.config import DataConfig
 from vitrail.errors import ConfigError, did_you_mean
+from vitrail.recipes.cifar import cifar10_20min
 from vitrail.recipes.finetune import finetune
 from vitrail.recipes.from_scratch import digits_vit, photos, small_photos, small_pictures
 from vitrail.recipes.paper_axial import axial_resnet50_large_data, axial_vit_large_data
@@ -61,6 +62,7 @@ Recipe = Callable[[Situation], TrainConfig]
 RECIPES: dict[str, Recipe] = {
     "digits_vit": digits_vit,
     "small_pictures": small_pictures,
+    "cifar10_20min": cifar10_20min,
     "small_photos": small_photos,
     "photos": photos,
     "finetune": finetune,
