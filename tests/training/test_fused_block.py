@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,10 +16,11 @@ from torch import Tensor
 from toy_run import CONFIG, Toy
 
 from vitrail.layers.block import Block
+from vitrail.layers.mlp import make_activation
 from vitrail.models.build import build_model
 from vitrail.models.config import ViTConfig
 from vitrail.training import fused_block
-from vitrail.training.block_kernels import block_kernels
+from vitrail.training.block_kernels import Gelu, block_kernels
 from vitrail.training.fused_block import can_fuse, fused, set_fused
 
 needs_kernels = pytest.mark.skipif(block_kernels() is None, reason="no processor with AVX512-BF16, or no compiler")
@@ -66,7 +67,7 @@ def test_attention_is_that_of_float64(batch: int, tokens: int, heads: int, lanes
 @needs_kernels
 @pytest.mark.parametrize("rows", [1, 5, 130])
 @pytest.mark.parametrize("width", [16, 48, 192])
-def test_norm_and_gelu_are_those_of_torch(rows: int, width: int) -> None:
+def test_the_norm_is_that_of_float64(rows: int, width: int) -> None:
     kernels = block_kernels()
     assert kernels is not None
     draw = torch.Generator().manual_seed(0)
@@ -89,18 +90,48 @@ def test_norm_and_gelu_are_those_of_torch(rows: int, width: int) -> None:
     assert distance(weight_grad, parameters[0].grad) < 1e-4
     assert distance(bias_grad, parameters[1].grad) < 1e-4
 
+
+@needs_kernels
+@pytest.mark.parametrize("kind", ["gelu", "gelu_tanh", "quick_gelu"])
+@pytest.mark.parametrize(("rows", "width"), [(1, 16), (130, 48)])
+def test_gelu_is_that_of_float64(kind: Gelu, rows: int, width: int) -> None:
+    kernels = block_kernels()
+    assert kernels is not None
+    draw = torch.Generator().manual_seed(0)
     hidden = (3 * torch.randn(rows, width, generator=draw)).bfloat16()
-    deep = hidden.double().requires_grad_()
-    F.gelu(deep).backward(grad.double())
-    active, back = torch.empty_like(hidden), grad.clone()
-    kernels.gelu_forward(hidden, active)
-    assert distance(active, F.gelu(hidden.double())) < 0.005
-    again = torch.empty_like(hidden)
-    sums = kernels.gelu_backward(hidden, back, again)
-    assert deep.grad is not None
+    hidden[0, :4] = torch.tensor([-100.0, 100.0, 0.0, -12.0])
+    grad = torch.randn(rows, width, generator=draw).bfloat16()
+    exact = hidden.double().requires_grad_()
+    expected = make_activation(kind)(exact)
+    expected.backward(grad.double())
+    active, back, again = torch.empty_like(hidden), grad.clone(), torch.empty_like(hidden)
+    kernels.gelu_forward(hidden, active, kind)
+    sums = kernels.gelu_backward(hidden, back, again, kind)
+    assert exact.grad is not None
+    assert distance(active, expected.detach()) < 0.005
     assert torch.equal(again, active)
-    assert distance(back, deep.grad) < 0.005
-    assert distance(sums, deep.grad.sum(0)) < 0.005
+    assert distance(back, exact.grad) < 0.005
+    assert distance(sums, exact.grad.sum(0)) < 0.005
+
+
+@needs_kernels
+def test_what_is_not_finite_is_not_lost() -> None:
+    """A run stops at a loss that is not finite: a kernel that hid it would train on nonsense."""
+    kernels = block_kernels()
+    assert kernels is not None
+    for kind in get_args(Gelu):
+        hidden = torch.full((1, 16), float("nan"), dtype=torch.bfloat16)
+        active = torch.zeros_like(hidden)
+        kernels.gelu_forward(hidden, active, kind)
+        assert active.isnan().all(), kind
+    qkv = torch.randn(1, 5, 96).bfloat16()
+    qkv[0, 2, 0] = float("nan")
+    heads, _ = kernels.attention_forward(qkv, 2)
+    assert heads[..., :16].isnan().any()
+    _, normed, _, _ = kernels.norm_forward(
+        torch.full((1, 16), float("inf")), None, torch.ones(16), torch.zeros(16), 1e-6
+    )
+    assert not normed.isfinite().any()
 
 
 def gradients(model: torch.nn.Module, images: Tensor, is_fused: bool, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -124,6 +155,8 @@ SHAPES = {
     "heads wider than tokens": replace(SMALL, head_dim=48),
     "axial": replace(SMALL, attention="axial", pooling="gap", class_token=False),
     "convolutional stem": replace(SMALL, stem="conv", stem_widths=(16,), pooling="avg"),
+    "tanh": replace(SMALL, activation="gelu_tanh"),
+    "quick": replace(SMALL, activation="quick_gelu"),
     "one token": replace(SMALL, patch_size=8, pooling="gap", class_token=False),
     "every layer": replace(SMALL, position_placement="every_layer"),
 }
@@ -145,18 +178,23 @@ def test_gradients_are_as_near_to_float32_as_the_plain_ones(
     plain = gradients(model, images, False, torch.bfloat16)
     ours = gradients(model, images, True, torch.bfloat16)
     assert any(not torch.equal(plain[key], ours[key]) for key in plain), "the kernels never ran"
+    # Of one tensor the rounding is luck, of all together it is not.
     for key, expected in exact.items():
         if expected.norm() > 1e-6:
-            assert distance(ours[key], expected) < 2 * distance(plain[key], expected) + 0.02, (
-                key
-            )  # a step of bfloat16 is 0.008
+            assert distance(ours[key], expected) < 3 * distance(plain[key], expected) + 0.05, key
+    assert distance(_whole(ours), _whole(exact)) < 1.5 * distance(_whole(plain), _whole(exact)) + 0.002
+
+
+def _whole(tensors: dict[str, Tensor]) -> Tensor:
+    """Side by side, each by its own length."""
+    return torch.cat([(value / value.norm().clamp(min=1e-12)).flatten() for value in tensors.values()])
 
 
 @needs_kernels
 @pytest.mark.parametrize(
     "changes",
     [
-        {"activation": "gelu_tanh"},
+        {"activation": "relu"},
         {"activation": "swiglu"},
         {"block_style": "post_norm"},
         {"dropout_rate": 0.1},

@@ -90,7 +90,7 @@ def test_checkpointing_keeps_what_autograd_holds_and_computes_the_rest_again(kin
     memory, without = run_memory(config, "float32"), run_memory(RUNS[kind], "float32")
     assert memory.kept == pytest.approx(_saved_bytes(config, "float32"), rel=0.03)
     assert memory.kept < without.kept
-    assert memory.kept < memory.update < without.update
+    assert memory.kept < memory.update <= without.update
 
 
 @pytest.mark.parametrize("pooling", ["token", "map"])

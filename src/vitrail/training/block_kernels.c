@@ -335,36 +335,61 @@ void norm_backward(const bf16 *normed_grad, const float *sums, const float *mean
 
 // --------------------------------------------------------------------------------------------------------------- GELU
 
-// The normal distribution's share below x, and its density at x. erf as Abramowitz and Stegun 7.1.26 (error under 1.5e-7).
-static inline __m512 normal_share(__m512 x, __m512 *density) {
-    const __m512 far = _mm512_abs_ps(x);
+// The share of x that passes, and its slope, for GELU(x) = x * share(x).
+//
+// EXACT: the normal distribution's share below x; its slope is the density. erf as in Abramowitz and Stegun 7.1.26 (error
+// under 1.5e-7). TANH and QUICK: sigmoid(2u) with u = sqrt(2 / pi) (x + 0.044715 x^3) and u = 0.851 x.
+enum { EXACT, TANH, QUICK };
+
+static inline __m512 exact_share(__m512 x, __m512 *slope) {
     const __m512 bell = exp_ps(_mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(-0.5f)));
-    const __m512 t = _mm512_div_ps(
-        _mm512_set1_ps(1.0f), _mm512_fmadd_ps(far, _mm512_set1_ps(0.3275911f * 0.70710678f), _mm512_set1_ps(1.0f)));
+    const __m512 far = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(0.3275911f * 0.70710678f));
+    const __m512 t = _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_add_ps(far, _mm512_set1_ps(1.0f)));
     __m512 p = _mm512_set1_ps(1.061405429f);
     p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-1.453152027f));
     p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.421413741f));
     p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0.284496736f));
     p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.254829592f));
     const __m512 tail = _mm512_mul_ps(_mm512_mul_ps(_mm512_mul_ps(p, t), bell), _mm512_set1_ps(0.5f));
-    *density = _mm512_mul_ps(bell, _mm512_set1_ps(0.3989422804f));
+    *slope = _mm512_mul_ps(bell, _mm512_set1_ps(0.3989422804f));
     const __mmask16 is_negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
     return _mm512_mask_mov_ps(_mm512_sub_ps(_mm512_set1_ps(1.0f), tail), is_negative, tail);
 }
 
-// active = x Phi(x), (count) bf16.
-void gelu_forward(const bf16 *hidden, bf16 *active, long count, int threads) {
+static inline __m512 sigmoid_share(__m512 x, __m512 *slope, int kind) {
+    __m512 u = _mm512_mul_ps(x, _mm512_set1_ps(1.702f)), steepness = _mm512_set1_ps(1.702f);
+    if (kind == TANH) {
+        const __m512 cubic = _mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(0.044715f));
+        const __m512 twice = _mm512_set1_ps(1.5957691216f);  // 2 sqrt(2 / pi)
+        u = _mm512_mul_ps(twice, _mm512_fmadd_ps(cubic, x, x));
+        steepness = _mm512_mul_ps(twice, _mm512_fmadd_ps(cubic, _mm512_set1_ps(3.0f), _mm512_set1_ps(1.0f)));
+    }
+    const __m512 bounded = _mm512_min_ps(_mm512_max_ps(u, _mm512_set1_ps(-80.0f)), _mm512_set1_ps(80.0f));
+    const __m512 decay = exp_ps(_mm512_sub_ps(_mm512_setzero_ps(), bounded));
+    const __m512 share = _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_add_ps(_mm512_set1_ps(1.0f), decay));
+    *slope = _mm512_mul_ps(_mm512_mul_ps(share, _mm512_sub_ps(_mm512_set1_ps(1.0f), share)), steepness);
+    // min and max above lose what is no number.
+    return _mm512_mask_mov_ps(share, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
+}
+
+static inline __m512 share_of(__m512 x, __m512 *slope, int kind) {
+    return kind == EXACT ? exact_share(x, slope) : sigmoid_share(x, slope, kind);
+}
+
+// active = GELU(hidden), (count) bf16.
+void gelu_forward(const bf16 *hidden, bf16 *active, long count, long kind, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (long i = 0; i < count; i += LANES) {
-        __m512 density;
+        __m512 slope;
         const __m512 x = load_bf16(hidden + i);
-        store_bf16(active + i, _mm512_mul_ps(x, normal_share(x, &density)));
+        store_bf16(active + i, _mm512_mul_ps(x, share_of(x, &slope, (int)kind)));
     }
 }
 
 // From the hidden features and the gradient of the active ones: the active ones again, the gradient of the hidden ones, in
 // the place of the former, and its sum over the rows, bias_grads (threads, width), a row for every thread, overwritten.
-void gelu_backward(const bf16 *hidden, bf16 *grad, bf16 *active, float *bias_grads, long rows, long width, int threads) {
+void gelu_backward(const bf16 *hidden, bf16 *grad, bf16 *active, float *bias_grads, long rows, long width, long kind,
+                   int threads) {
 #pragma omp parallel num_threads(threads)
     {
         float *sums = bias_grads + omp_get_thread_num() * width;
@@ -372,10 +397,10 @@ void gelu_backward(const bf16 *hidden, bf16 *grad, bf16 *active, float *bias_gra
 #pragma omp for schedule(static)
         for (long i = 0; i < rows; i++)
             for (long j = 0; j < width; j += LANES) {
-                __m512 density;
+                __m512 slope;
                 const long at = i * width + j;
-                const __m512 x = load_bf16(hidden + at), share = normal_share(x, &density);
-                const __m512 back = _mm512_mul_ps(load_bf16(grad + at), _mm512_fmadd_ps(x, density, share));
+                const __m512 x = load_bf16(hidden + at), share = share_of(x, &slope, (int)kind);
+                const __m512 back = _mm512_mul_ps(load_bf16(grad + at), _mm512_fmadd_ps(x, slope, share));
                 store_bf16(active + at, _mm512_mul_ps(x, share));
                 store_bf16(grad + at, back);
                 _mm512_storeu_ps(sums + j, _mm512_add_ps(_mm512_loadu_ps(sums + j), back));

@@ -5,14 +5,17 @@ from __future__ import annotations
 import ctypes
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from vitrail.native import compiled_library
 
+Gelu = Literal["gelu", "gelu_tanh", "quick_gelu"]
+_KINDS = {"gelu": 0, "gelu_tanh": 1, "quick_gelu": 2}  # as numbered in C
 LANES = 16  # what all widths are multiples of
 _NEEDS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "fma")
 
@@ -76,19 +79,21 @@ class BlockKernels:
         weight_grad, bias_grad = found.sum(0)
         return weight_grad, bias_grad
 
-    def gelu_forward(self, hidden: Tensor, active: Tensor) -> None:
-        """active = GELU(hidden), both bfloat16 (Hendrycks and Gimpel 2016: the exact one)."""
-        self._call("gelu_forward", hidden, active, hidden.numel())
+    def gelu_forward(self, hidden: Tensor, active: Tensor, kind: Gelu) -> None:
+        """active = GELU(hidden), both bfloat16; kinds as in `layers.mlp.make_activation`."""
+        self._call("gelu_forward", hidden, active, hidden.numel(), _KINDS[kind])
 
-    def gelu_backward(self, hidden: Tensor, grad: Tensor, active: Tensor) -> Tensor:
+    def gelu_backward(self, hidden: Tensor, grad: Tensor, active: Tensor, kind: Gelu) -> Tensor:
         """grad (rows, width) of the active features becomes that of the hidden ones, in place; `active` is computed
         again. All bfloat16. Returns the sum of the gradients over the rows, (width,) float32."""
         rows, width = hidden.shape
         sums = torch.empty(torch.get_num_threads(), width)
-        self._call("gelu_backward", hidden, grad, active, sums, rows, width)
+        self._call("gelu_backward", hidden, grad, active, sums, rows, width, _KINDS[kind])
         return sums.sum(0)
 
     def _call(self, name: str, *arguments: Tensor | int | ctypes.c_float | None) -> None:
+        if any(isinstance(argument, FakeTensor) for argument in arguments):
+            return  # has a shape and no numbers: someone counts memory (`memory.py`)
         values: list[Any] = []
         for argument in arguments:
             if isinstance(argument, int):
@@ -124,7 +129,7 @@ def _is_right(kernels: BlockKernels) -> bool:
         stream = torch.randn(5, 48, generator=draw)
         _, normed, _, _ = kernels.norm_forward(stream, None, torch.ones(48), torch.zeros(48), 1e-6)
         active = torch.empty_like(qkv)
-        kernels.gelu_forward(qkv, active)
+        kernels.gelu_forward(qkv, active, "gelu")
         back = kernels.attention_backward(qkv, heads, lse, heads)
         return bool(
             torch.allclose(heads.float(), expected, atol=0.02)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from vitrail.layers.block import Block, LayerScale, StochasticDepth
-from vitrail.training.block_kernels import LANES, BlockKernels, block_kernels
+from vitrail.layers.mlp import QuickGelu
+from vitrail.training.block_kernels import LANES, BlockKernels, Gelu, block_kernels
 
 # Bytes of hidden features that are worked on at a time, and so stay in the processor's cache between the products and
 # what follows them. The batch is cut at whole pictures.
@@ -27,21 +28,22 @@ def can_fuse(model: nn.Module) -> bool:
 
 def set_fused(model: nn.Module, is_fused: bool) -> None:
     """From now on the blocks of `model` are, or are not, computed by the kernels where those suit (see `fused`)."""
+    # Asked for here: they are compiled and checked outside of whatever mode the model is called in.
+    way = fused if is_fused and block_kernels() is not None else None
     for module in model.modules():
         if isinstance(module, Block):
-            module.fused = fused if is_fused else None
+            module.fused = way
 
 
 def fused(block: Block, tokens: Tensor) -> Tensor | None:
     """What `block` makes of tokens (..., tokens, width) while it learns, float32; None where the kernels do not suit.
 
-    They suit pre-norm blocks with exact GELU that drop nothing, in bfloat16 autocast on the CPU, whose parameters all
+    They suit pre-norm blocks with a GELU that drop nothing, in bfloat16 autocast on the CPU, whose parameters all
     learn.
     """
     kernels = block_kernels()
     if (
         kernels is None
-        or type(tokens) is not Tensor
         or tokens.device.type != "cpu"
         or not torch.is_grad_enabled()
         or not torch.is_autocast_enabled("cpu")
@@ -57,7 +59,7 @@ def fused(block: Block, tokens: Tensor) -> Tensor | None:
         proj, proj_bias = _scaled(attn.proj, block.ls1)
         fc2, fc2_bias = _scaled(mlp.fc2, block.ls2)
         answer = _FusedBlock.apply(
-            kernels, attn.num_heads, block.norm1.eps, block.norm2.eps,
+            kernels, gelu_of(mlp.act), attn.num_heads, block.norm1.eps, block.norm2.eps,
             tokens.float().flatten(0, -3),
             block.norm1.weight, block.norm1.bias, attn.qkv.weight, attn.qkv.bias, proj, proj_bias,
             block.norm2.weight, block.norm2.bias, mlp.fc1.weight, mlp.fc1.bias, fc2, fc2_bias,
@@ -70,8 +72,7 @@ def _suits(block: Block) -> bool:
     drops = (block.drop_path1, block.drop_path2)
     return (
         block.style == "pre_norm"
-        and isinstance(mlp.act, nn.GELU)
-        and mlp.act.approximate == "none"
+        and gelu_of(mlp.act) is not None
         and attn.relative_positions is None
         and attn.attention_dropout_rate == attn.proj_drop.p == mlp.drop1.p == mlp.drop2.p == 0
         and all(isinstance(drop, StochasticDepth) and drop.rate == 0 for drop in drops)
@@ -80,6 +81,13 @@ def _suits(block: Block) -> bool:
         and mlp.fc1.out_features % LANES == 0
         and all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in block.parameters())
     )
+
+
+def gelu_of(activation: nn.Module) -> Gelu | None:
+    """The kind of GELU that it is, or None."""
+    if isinstance(activation, nn.GELU):
+        return "gelu_tanh" if activation.approximate == "tanh" else "gelu"
+    return "quick_gelu" if isinstance(activation, QuickGelu) else None
 
 
 def _scaled(layer: nn.Linear, scale: nn.Module) -> tuple[Tensor, Tensor]:
@@ -99,6 +107,7 @@ class _FusedBlock(torch.autograd.Function):
     def forward(
         ctx: Any,
         kernels: BlockKernels,
+        gelu: Gelu,
         num_heads: int,
         eps1: float,
         eps2: float,
@@ -131,11 +140,11 @@ class _FusedBlock(torch.autograd.Function):
             middle, normed2, mean2, rstd2 = kernels.norm_forward(stream, branch, norm2, norm2_bias, eps2)
             hidden = _linear(normed2, weights[2], add[2])
             active = torch.empty_like(hidden)
-            kernels.gelu_forward(hidden, active)
+            kernels.gelu_forward(hidden, active, gelu)
             torch.add(middle, _linear(active, weights[3], add[3]), out=to.view(-1, width))
             kept += [stream, normed1, mean1, rstd1, parts, heads, lse, middle, normed2, mean2, rstd2, hidden]
         ctx.save_for_backward(norm1, norm2, *weights, *kept)
-        ctx.kernels, ctx.size = kernels, size
+        ctx.kernels, ctx.gelu, ctx.size = kernels, gelu, size
         return answer
 
     @staticmethod
@@ -153,7 +162,7 @@ class _FusedBlock(torch.autograd.Function):
             stream_grad = part.view(-1, width)
             branch_grad = stream_grad.bfloat16()
             hidden_grad, active = branch_grad @ fc2, torch.empty_like(hidden)
-            fc1_bias_grad = kernels.gelu_backward(hidden, hidden_grad, active)
+            fc1_bias_grad = kernels.gelu_backward(hidden, hidden_grad, active, ctx.gelu)
             found = [branch_grad.T @ active, branch_grad.sum(0), hidden_grad.T @ normed2, fc1_bias_grad]
             found += kernels.norm_backward(hidden_grad @ fc1, middle, mean2, rstd2, norm2, stream_grad, branch_grad)
             heads_grad = (branch_grad @ proj).view(heads.shape)
@@ -168,7 +177,18 @@ class _FusedBlock(torch.autograd.Function):
                 totals = [value.float() for value in found]
         w2, b2, w1, b1, norm2_grad, norm2_bias, w_proj, b_proj, w_qkv, b_qkv, norm1_grad, norm1_bias = totals
         return (
-            *(None, None, None, None, grad, norm1_grad, norm1_bias, w_qkv, b_qkv if ctx.needs_input_grad[8] else None),
+            *(
+                None,
+                None,
+                None,
+                None,
+                None,
+                grad,
+                norm1_grad,
+                norm1_bias,
+                w_qkv,
+                b_qkv if ctx.needs_input_grad[9] else None,
+            ),
             *(w_proj, b_proj, norm2_grad, norm2_bias, w1, b1, w2, b2),
         )
 

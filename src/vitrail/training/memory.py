@@ -23,6 +23,7 @@ from vitrail.models.build import build_model
 from vitrail.objectives.base import Inputs, Objective
 from vitrail.training.build import build_objective
 from vitrail.training.config import EVALUATION_BATCH, ScheduleConfig, TrainConfig
+from vitrail.training.fused_block import set_fused
 from vitrail.training.optimizer import parameter_groups
 from vitrail.training.precision import autocast
 
@@ -131,6 +132,7 @@ def _walk(config: TrainConfig, num_pictures: int, accumulates: bool) -> _Walk:
     model.gradient_checkpointing = config.checkpointing
     num_classes = max(1, config.model.num_classes)
     objective = build_objective(config, model, [1] * num_classes).to("meta")
+    set_fused(objective, bool(config.fused_blocks))
     pictures = _pictures(config, num_pictures)
     shapes = objective.prepare(pictures, torch.Generator().manual_seed(0))
     precision = "float32" if config.precision == "float32" else "bfloat16"
