@@ -21,6 +21,7 @@ from vitrail.report.plots import (
     log_ticks,
     reliability_plot,
     round_ticks,
+    standalone,
     thin,
 )
 
@@ -97,3 +98,15 @@ def test_reliability_has_a_bar_for_each_bin_that_is_used() -> None:
     root = ElementTree.fromstring(reliability_plot(bins, "reliability"))
     bars = [element for element in root if element.attrib.get("class") == "bar"]
     assert len(bars) == 2
+
+
+def test_a_plot_as_a_file_of_its_own_knows_every_colour_that_it_names() -> None:
+    lines = {"a": [(1.0, 1.0), (2.0, 2.0)]}
+    plot = lines_plot(lines, label="a > b & c", x_label="x", x_format=str, y_format=str, floor=(0.3, "floor"))
+    file = standalone(plot)
+    root = ElementTree.fromstring(file)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.attrib["aria-label"] == "a > b & c"
+    assert set(re.findall(r"var\((--[\w-]+)\)", file)) <= set(re.findall(r"(--[\w-]+):", file))
+    assert "prefers-color-scheme: dark" in file
+    assert "url(" not in file

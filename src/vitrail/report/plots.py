@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vitrail.evaluators.calibration import ReliabilityBins
 from vitrail.report.markup import escape
@@ -90,7 +91,7 @@ def line_plot(
         y = y_scale(floor[0])
         # Above the line in the right half, where a curve that learns has left it behind.
         parts.append(f'<line class="floor" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(WIDTH - RIGHT - 2, y - 5, floor[1], "end", "floor-text"))
+        parts.append(text(WIDTH - RIGHT - 2, y - 5, floor[1], "end", "floor-text"))
     path = " ".join(f"{x_scale(x):.1f},{y_scale(y):.1f}" for x, y in thin(points))
     if len(points) == 1:
         parts.append(
@@ -104,8 +105,8 @@ def line_plot(
         shift = -8 if anchor == "end" else 8
         below = y < TOP + 14
         parts.append(f'<circle class="mark {css_class}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
-        parts.append(_text(x + shift, y + (18 if below else -9), mark[2], anchor, "mark-text"))
-    return _svg(WIDTH, HEIGHT, label, parts)
+        parts.append(text(x + shift, y + (18 if below else -9), mark[2], anchor, "mark-text"))
+    return svg(WIDTH, HEIGHT, label, parts)
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -142,12 +143,12 @@ def lines_plot(
     for tick in y_ticks:
         y = y_scale(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDE - right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(LEFT - 6, y + 4, y_format(tick), "end"))
-    parts += [_text(x_scale(math.log10(tick)), TALL - BOTTOM + 8, x_format(tick), "middle") for tick in x_ticks]
-    parts.append(_text((LEFT + WIDE - right) / 2, TALL - 4, x_label, "middle", "axis-text"))
+        parts.append(text(LEFT - 6, y + 4, y_format(tick), "end"))
+    parts += [text(x_scale(math.log10(tick)), TALL - BOTTOM + 8, x_format(tick), "middle") for tick in x_ticks]
+    parts.append(text((LEFT + WIDE - right) / 2, TALL - 4, x_label, "middle", "axis-text"))
     y = y_scale(floor[0])
     parts.append(f'<line class="floor" x1="{LEFT}" x2="{WIDE - right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-    parts.append(_text(WIDE - right - 2, y - 5, floor[1], "end", "floor-text"))
+    parts.append(text(WIDE - right - 2, y - 5, floor[1], "end", "floor-text"))
     ends = {}
     for number, (name, points) in enumerate(lines.items()):
         dots = [(x_scale(math.log10(x)), y_scale(y)) for x, y in points]
@@ -157,16 +158,16 @@ def lines_plot(
         parts.append(f'<polyline class="curve {kind}" points="{path}"/>')
         parts += [f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots]
         ends[name] = means[-1][1]
-    for name, y in _apart(ends, TALL - BOTTOM).items():
-        parts.append(_text(WIDE - right + 8, y + 4, name, "start", "mark-text"))
-    return _svg(WIDE, TALL, label, parts)
+    for name, y in apart(ends, TALL - BOTTOM).items():
+        parts.append(text(WIDE - right + 8, y + 4, name, "start", "mark-text"))
+    return svg(WIDE, TALL, label, parts)
 
 
 def _mean(dots: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return sum(x for x, _ in dots) / len(dots), sum(y for _, y in dots) / len(dots)
 
 
-def _apart(heights: Mapping[str, float], lowest: float, gap: float = 13.0) -> dict[str, float]:
+def apart(heights: Mapping[str, float], lowest: float, gap: float = 13.0) -> dict[str, float]:
     """Heights of labels, each at least `gap` below the one before, and none below `lowest` while there is room."""
     names = sorted(heights, key=lambda name: heights[name])
     placed: dict[str, float] = {}
@@ -187,8 +188,8 @@ def reliability_plot(bins: ReliabilityBins, label: str) -> str:
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         y, x = y_scale(tick), x_scale(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(LEFT - 6, y + 4, f"{tick:.0%}", "end"))
-        parts.append(_text(x, height - BOTTOM + 14, f"{tick:.0%}", "end" if tick == 1.0 else "middle"))
+        parts.append(text(LEFT - 6, y + 4, f"{tick:.0%}", "end"))
+        parts.append(text(x, height - BOTTOM + 14, f"{tick:.0%}", "end" if tick == 1.0 else "middle"))
     most = max(1, int(bins.counts.max()))
     for low, high, count, accuracy in zip(
         bins.edges[:-1].tolist(), bins.edges[1:].tolist(), bins.counts.tolist(), bins.accuracy.tolist(), strict=True
@@ -200,10 +201,10 @@ def reliability_plot(bins: ReliabilityBins, label: str) -> str:
         parts.append(_bar("bar", x, base, width, max(base - y_scale(accuracy), 1.5)))
         parts.append(_bar("count", x, height - BOTTOM, width, size))
     parts.append(f'<line class="diagonal" x1="{LEFT}" y1="{base:.1f}" x2="{WIDTH - RIGHT}" y2="{y_scale(1.0):.1f}"/>')
-    parts.append(_text(LEFT + 6, TOP + 10, "share that is right", "start", "axis-text"))
-    parts.append(_text(LEFT + 6, height - BOTTOM - histogram + 6, "pictures", "start", "axis-text"))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, height - 2, "confidence of the answer", "middle", "axis-text"))
-    return _svg(WIDTH, height, label, parts)
+    parts.append(text(LEFT + 6, TOP + 10, "share that is right", "start", "axis-text"))
+    parts.append(text(LEFT + 6, height - BOTTOM - histogram + 6, "pictures", "start", "axis-text"))
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, height - 2, "confidence of the answer", "middle", "axis-text"))
+    return svg(WIDTH, height, label, parts)
 
 
 def _axes(x_scale: Scale, y_scale: Scale, x_label: str, x_format: Format, y_format: Format) -> str:
@@ -211,16 +212,17 @@ def _axes(x_scale: Scale, y_scale: Scale, x_label: str, x_format: Format, y_form
     for tick in round_ticks(y_scale.low, y_scale.high, 4):
         y = y_scale(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(LEFT - 6, y + 4, y_format(tick), "end"))
+        parts.append(text(LEFT - 6, y + 4, y_format(tick), "end"))
     for tick in x_scale.ticks(5):
-        parts.append(_text(x_scale(tick), HEIGHT - BOTTOM + 14, x_format(tick), "middle"))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 2, x_label, "middle", "axis-text"))
+        parts.append(text(x_scale(tick), HEIGHT - BOTTOM + 14, x_format(tick), "middle"))
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 2, x_label, "middle", "axis-text"))
     return "".join(parts)
 
 
-def _text(x: float, y: float, text: str, anchor: str, css_class: str = "") -> str:
+def text(x: float, y: float, words: str, anchor: str, css_class: str = "") -> str:
+    """Words at a place; `anchor`, "start", "middle" or "end", says which part of them is there."""
     kind = f' class="{css_class}"' if css_class else ""
-    return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
 def _bar(css_class: str, x: float, base: float, width: float, size: float) -> str:
@@ -229,5 +231,18 @@ def _bar(css_class: str, x: float, base: float, width: float, size: float) -> st
     )
 
 
-def _svg(width: int, height: int, label: str, parts: Sequence[str]) -> str:
+def svg(width: int, height: int, label: str, parts: Sequence[str]) -> str:
+    """The whole plot; `label` is read aloud in its place."""
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+
+
+def standalone(plot: str) -> str:
+    """A plot as a file of its own, on a card of the page, in its colours, light and dark."""
+    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    palette, rest = style.split("* {", 1)
+    rules = [line for line in rest.splitlines() if line.startswith("svg ")]
+    font = "svg { font-family: system-ui, sans-serif; font-variant-numeric: tabular-nums; }"
+    card = '<rect width="100%" height="100%" rx="8" style="fill: var(--card)"/>'
+    head, body = plot.split(">", 1)
+    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return "\n".join([f"{head}>", "<style>", palette.strip(), font, *rules, "</style>", f"{card}{body}", ""])
