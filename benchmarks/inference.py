@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.goals import goal_row
 from benchmarks.measure import Row
 from vitrail.data.batches import normalize
 from vitrail.data.config import Preprocessing
@@ -29,7 +30,7 @@ from vitrail.weights.labels import default_labels
 
 NAME, TIMM_NAME = "ViT-B/16", "vit_base_patch16_224"
 BATCHES, ROUNDS, CALIBRATION = (16, 1), 9, 32
-GOAL, LEAST_COSINE = 1.1, 0.99
+LEAST_COSINE = 0.999  # of logits, promised for 8-bit integers; what has less is not counted
 Ask = Callable[[Tensor], Any]
 
 
@@ -38,26 +39,24 @@ def measure_inference(_: Path | None) -> list[Row]:
     calibration = _pictures(CALIBRATION, 1)
     rows: list[Row] = []
     for precision in ("bfloat16", "int8"):
-        ours = _ours(bundle, precision, calibration, rows, images)
+        ours, cosines = _ours(bundle, precision, calibration, rows, images)
         peers = _peers(bundle, precision, calibration, rows)
         for size in BATCHES:
-            asked = {**ours, **{name: peer for name, peer in peers.items() if peer is not None}}
-            times = _in_turns(asked, images[:size], bundle.config.preprocessing, set(ours))
+            times = _in_turns({**ours, **peers}, images[:size], bundle.config.preprocessing, set(ours))
             for name, seconds in times.items():
                 rows.append(Row(f"{precision}, batch {size}: {name}", f"{1000 * seconds / size:.1f} ms a picture"))
             if not ours or not peers:
                 rows.append(Row(f"{precision}, batch {size}", "no peer or none of ours runs here"))
                 continue
-            best = min(times[name] for name in ours)
-            peer = min((name for name in peers), key=lambda name: times[name])
-            ratio = times[peer] / best
+            near = [name for name in ours if cosines[name] >= LEAST_COSINE] or list(ours)
+            best, peer = (min(names, key=times.__getitem__) for names in (near, peers))
+            conditions = {}
+            if precision == "int8":
+                said = f"cosine {cosines[best]:.5f}, at least {LEAST_COSINE}"
+                conditions[said] = cosines[best] >= LEAST_COSINE
+            what = f"{precision}, batch {size}: {best}, beside {peer}"
             rows.append(
-                Row(
-                    f"{precision}, batch {size}: beside {peer}",
-                    f"{ratio:.2f} times",
-                    f"at least {GOAL:g}",
-                    ratio >= GOAL,
-                )
+                goal_row(f"{precision}-{size}", times[peer] / times[best], peer, what=what, conditions=conditions)
             )
     return rows
 
@@ -78,9 +77,12 @@ def _pictures(count: int, seed: int) -> Tensor:
     return ((smooth + torch.randn(count, 3, 1, 1, generator=draw)) * 50 + 128).clamp(0, 255).to(torch.uint8)
 
 
-def _ours(bundle: Bundle, precision: Precision, calibration: Tensor, rows: list[Row], images: Tensor) -> dict[str, Ask]:
-    """Our engines that run here and whose answers are near the model's own."""
+def _ours(
+    bundle: Bundle, precision: Precision, calibration: Tensor, rows: list[Row], images: Tensor
+) -> tuple[dict[str, Ask], dict[str, float]]:
+    """Our engines that run here, and the cosine of their logits with the model's own."""
     found: dict[str, Ask] = {}
+    cosines: dict[str, float] = {}
     for engine in installed_engines():
         config = InferenceConfig(engine=engine, precision=precision, batch_size=max(BATCHES))
         try:
@@ -89,9 +91,9 @@ def _ours(bundle: Bundle, precision: Precision, calibration: Tensor, rows: list[
             continue  # it has no such precision
         cosine = check(prepared, bundle, config, images).cosine
         rows.append(Row(f"{precision}: ours, {engine}: cosine of logits", f"{cosine:.5f} ({prepared.description})"))
-        if cosine >= LEAST_COSINE:
-            found[f"ours, {engine}"] = prepared
-    return found
+        name = f"ours, {engine}"
+        found[name], cosines[name] = prepared, cosine
+    return found, cosines
 
 
 def _peers(bundle: Bundle, precision: Precision, calibration: Tensor, rows: list[Row]) -> dict[str, Ask]:

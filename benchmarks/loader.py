@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.goals import goal_row
 from benchmarks.measure import Row
 from vitrail.data.batches import normalize
 from vitrail.data.config import Augmentation, LoaderConfig, Preprocessing
@@ -26,7 +27,8 @@ from vitrail.data.sources import open_source
 from vitrail.data.transforms import TrainingTransform
 
 SIZE, BATCH_SIZE, NUM_PICTURES, ROUNDS = 224, 32, 320, 7
-GOALS = {"vitrail": 2.0, "vitrail, warm cache on the disk": 2.2}  # times timm's
+TIMM = "timm's default transform"
+WAYS = {"loader": "vitrail", "loader-cached": "vitrail, warm cache on the disk"}  # by their goals
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Way = Callable[[], Iterator[Tensor]]  # batches (B, 3, SIZE, SIZE) float32 of all the pictures
@@ -44,16 +46,19 @@ def measure_loader(data: Path | None) -> list[Row]:
     os.environ["VITRAIL_CACHE"] = place.name
     try:
         rows = []
+        ratios: dict[str, list[float]] = {}
         for interpolation in ("bilinear", "bicubic"):
-            rows += _compare(
-                interpolation,
-                {
-                    "vitrail": _ours(source, indices, interpolation),
-                    "vitrail, warm cache on the disk": _ours(source, indices, interpolation, "disk"),
-                    "timm's default transform": _timm(files, interpolation),
-                    "torchvision's decode_jpeg and v2": _torchvision(files, interpolation),
-                },
-            )
+            ways = {
+                WAYS["loader"]: _ours(source, indices, interpolation),
+                WAYS["loader-cached"]: _ours(source, indices, interpolation, "disk"),
+                TIMM: _timm(files, interpolation),
+                "torchvision's decode_jpeg and v2": _torchvision(files, interpolation),
+            }
+            for name, (median, ratio) in _compare(ways).items():
+                rows.append(Row(f"{interpolation}: {name}", f"{median:.0f} img/s, {ratio:.2f} times timm's"))
+                ratios.setdefault(name, []).append(ratio)
+        # timm trains with both, so what is promised is the lesser.
+        rows += [goal_row(goal, min(ratios[way]), TIMM, what=f"{way}: the lesser") for goal, way in WAYS.items()]
     finally:
         torch.set_num_threads(threads)
         place.cleanup()
@@ -63,7 +68,8 @@ def measure_loader(data: Path | None) -> list[Row]:
     return rows
 
 
-def _compare(interpolation: str, ways: dict[str, Way]) -> list[Row]:
+def _compare(ways: dict[str, Way]) -> dict[str, tuple[float, float]]:
+    """Pictures a second, the median, and how many times timm's, the median over the turns."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(1 + ROUNDS):  # the first one warms up
         for name, way in ways.items():
@@ -71,17 +77,13 @@ def _compare(interpolation: str, ways: dict[str, Way]) -> list[Row]:
             pictures = sum(len(batch) for batch in way())
             if number > 0:
                 rates[name].append(pictures / (time.perf_counter() - start))
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    rows = []
-    for name, median in medians.items():
-        ratio = statistics.median(
-            ours / timm for ours, timm in zip(rates[name], rates["timm's default transform"], strict=True)
+    return {
+        name: (
+            statistics.median(found),
+            statistics.median(rate / timm for rate, timm in zip(found, rates[TIMM], strict=True)),
         )
-        text = f"{median:.0f} img/s, {ratio:.2f} times timm's"
-        goal = GOALS.get(name)
-        met = None if goal is None else ratio >= goal
-        rows.append(Row(f"{interpolation}: {name}", text, f"at least {goal:g} times" if goal else "", met))
-    return rows
+        for name, found in rates.items()
+    }
 
 
 def _ours(source: object, indices: np.ndarray, interpolation: str, cache: str = "none") -> Way:

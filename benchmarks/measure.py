@@ -8,8 +8,19 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What was measured for a goal of goals.py, which says what the fields are."""
+
+    goal: str
+    value: float
+    peer: str
+    conditions: Mapping[str, bool]
 
 
 @dataclass(frozen=True)
@@ -18,6 +29,7 @@ class Row:
     value: str
     goal: str = ""
     met: bool | None = None  # None: nothing was promised, or it could not be measured
+    reached: Reached | None = None  # for the table of the goals of speed
 
 
 @dataclass(frozen=True)
@@ -54,11 +66,16 @@ def time_command(command: list[str], runs: int = 5, warmup: int = 1, cwd: Path |
     return Timing(statistics.median(seconds), (min(seconds), max(seconds)), peak, output)
 
 
-def run_alone(code: str, *arguments: str) -> str:
-    """Run Python code in a process of its own, so that its peak memory is its own; returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, env=dict(os.environ)
-    )
+def run_alone(code: str, *arguments: str, limit: float | None = None) -> str:
+    """Run Python code in a process of its own, so that its peak memory is its own; returns what it printed.
+
+    Args:
+        limit: seconds, after which it is killed.
+    Raises:
+        RuntimeError: it failed; what it said is the message. subprocess.TimeoutExpired: it took longer.
+    """
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ), timeout=limit)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return done.stdout

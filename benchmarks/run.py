@@ -1,5 +1,8 @@
 """Run the measurements by name, or all of them: `python -m benchmarks.run [startup] [scan] [memory] [loading] ...`.
 
+`speed` stands for those that the goals of speed are measured by. Where one of them was run, the table of these goals
+comes last.
+
 Real pictures come from the folder in VITRAIL_DATA (its `clothing-photos`, in class folders by split); rows that need
 them are left out, and said to be, where it is not set.
 """
@@ -24,9 +27,11 @@ from benchmarks import (
     main_job,
     plan,
     predict,
+    speed,
     start_up,
     training,
 )
+from benchmarks.goals import GOALS
 from benchmarks.measure import Row, print_rows
 
 BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
@@ -47,19 +52,26 @@ BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
     "digits": main_job.measure_digits,
     "clothing": main_job.measure_clothing,
 }
+GROUPS = {"speed": speed.BENCHMARKS}
 
 
 def main() -> int:
-    names = sys.argv[1:] or list(BENCHMARKS)
+    asked = sys.argv[1:] or list(BENCHMARKS)
+    names = list(dict.fromkeys(part for name in asked for part in GROUPS.get(name, (name,))))
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        print(f"unknown benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}", file=sys.stderr)
+        known = ", ".join([*BENCHMARKS, *GROUPS])
+        print(f"unknown benchmark {unknown[0]!r}; there are: {known}", file=sys.stderr)
         return 2
     folder = os.environ.get("VITRAIL_DATA")
     data = Path(folder).expanduser() if folder else None
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     for name in names:
-        print_rows(name, BENCHMARKS[name](data))
+        rows = BENCHMARKS[name](data)
+        print_rows(name, rows)
+        speed.keep(rows)
+    if any(goal.benchmark in names for goal in GOALS.values()):
+        print(f"\nthe goals of speed, kept in {speed.FILE}\n\n{speed.table()}")
     return 0
 
 
