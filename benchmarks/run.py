@@ -21,6 +21,7 @@ from benchmarks import (
     dedup,
     embedding,
     few_shot,
+    growth,
     inference,
     loader,
     loading,
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[Path | None], list[Row]]] = {
     "plan": plan.measure_plan,
     "training": training.measure_training,
     "cifar": cifar.measure_cifar,
+    "growth": growth.measure_growth,
     "digits": main_job.measure_digits,
     "clothing": main_job.measure_clothing,
 }
