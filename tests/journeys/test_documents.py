@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -57,3 +59,16 @@ def test_every_page_of_the_documents_is_run_or_has_no_code() -> None:
     for page in DOCS.glob("*.md"):
         if page.name not in PAGES:
             assert not _FENCE.search(page.read_text(encoding="utf-8")), f"{page.name} is not in PAGES"
+
+
+def test_the_page_on_speed_says_what_was_measured() -> None:
+    measured = DOCS / "performance" / "speed.json"
+    if not measured.exists():
+        pytest.skip("nothing was measured yet")
+    page = (DOCS / "performance.md").read_text(encoding="utf-8")
+    rows = {cells[0]: cells for line in page.splitlines() if (cells := [cell.strip() for cell in line.split("|")[1:]])}
+    for goal in json.loads(measured.read_bytes())["goals"].values():
+        _, peer, said, _, verdict, date, *_ = rows[goal["work"]]
+        assert (peer, date) == (goal["peer"], goal["date"]), goal["work"]
+        assert said == "; ".join([f"{goal['value']:.2f} {goal['unit']}", *goal["conditions"]]), goal["work"]
+        assert verdict.strip("*") == ("met" if goal["met"] else "NOT MET"), goal["work"]
