@@ -141,6 +141,6 @@ def test_multiply_adds_of_a_hybrid_are_what_torch_counts(stages: tuple[int, ...]
     )  # fmt: skip
     counter = flop_counter.FlopCounterMode(display=False)
     with torch.device("meta"), counter:
-        VisionTransformer(config, initialize=False)(torch.empty(1, 3, 64, 96))
+        VisionTransformer(config, initialize=False).eval()(torch.empty(1, 3, 64, 96))
     assert count_macs(config) == counter.get_total_flops() // 2
     assert count_parameters(config) == parameters(config)

@@ -41,8 +41,9 @@ def begin(
     evaluations = plan.total_steps // plan.evaluate_every_steps + 1
     seconds = plan.total_steps * trial.seconds_per_step + evaluations * evaluation_seconds
     threads = "1 thread" if config.num_threads == 1 else f"{config.num_threads} threads"
+    how = f"{config.precision} with fused blocks" if config.fused_blocks else config.precision
     run.events.note(
-        f"training: {plan.total_steps:,} steps of {config.batch_size} pictures in {config.precision} on {threads},"
+        f"training: {plan.total_steps:,} steps of {config.batch_size} pictures in {how} on {threads},"
         f" about {max(1, round(seconds / 60))} min"
     )
     describe_run(folder, config, command)
