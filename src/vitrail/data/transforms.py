@@ -11,7 +11,7 @@ from vitrail.data import colors
 from vitrail.data.config import Augmentation, Preprocessing
 from vitrail.data.images import Picture
 from vitrail.data.randaugment import randaugment
-from vitrail.data.resize import mirror, resize
+from vitrail.data.resize import resize
 
 # (left, top, right, bottom) in pixels of the upright picture at full size; edges may fall between pixels.
 Box = tuple[float, float, float, float]
@@ -25,7 +25,7 @@ EVALUATION_MARGIN = 2.0
 TRAINING_MARGIN = 1.0
 
 # Pixels of a result from which on a training crop at full size goes through `resize.py`. Smaller ones are mostly cut
-# from JPEGs that were decoded smaller, and are not worth importing torch into a loader worker.
+# from JPEGs that were decoded smaller, and are not worth importing torch into a loader worker that has no kernel.
 _WORTH_TORCH = 128 * 128
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -113,8 +113,10 @@ def _needed_size(picture: Picture, box: Box, preprocessing: Preprocessing, margi
     )
 
 
-def training_crop(picture: Picture, box: Box, preprocessing: Preprocessing) -> Image.Image | np.ndarray:
-    """As `resized_crop`, for training: the hot path of most runs.
+def training_crop(
+    picture: Picture, box: Box, preprocessing: Preprocessing, mirrored: bool = False
+) -> Image.Image | np.ndarray:
+    """As `resized_crop`, for training: the hot path of most runs. `mirrored`: left and right are exchanged.
 
     A box of whole pixels of a picture at full size is cut out and resized by `resize.py`, which is torchvision's
     resized_crop bit for bit, where the result has at least 128 x 128 pixels: a picture is not decoded below its box.
@@ -130,8 +132,12 @@ def training_crop(picture: Picture, box: Box, preprocessing: Preprocessing) -> I
         if picture.is_full_size(needed):
             left, top, right, bottom = (int(edge) for edge in box)
             pixels = picture.region((left, top, right, bottom), preprocessing.num_channels)
-            return resize(pixels, (height, width), preprocessing.interpolation)
-    return resized_crop(picture, box, preprocessing, TRAINING_MARGIN)
+            return resize(pixels, (height, width), preprocessing.interpolation, mirrored)
+    return _mirrored(resized_crop(picture, box, preprocessing, TRAINING_MARGIN), mirrored)
+
+
+def _mirrored(image: Image.Image, mirrored: bool) -> Image.Image:
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
 
 
 def to_array(image: Image.Image) -> np.ndarray:
@@ -178,15 +184,11 @@ class TrainingTransform:
     def __call__(self, picture: Picture, generator: np.random.Generator) -> np.ndarray:
         """(channels, height, width) uint8. Raises ImageError where the picture cannot be decoded."""
         config = self.augmentation
-        image = self._crop(picture, generator)
-        flips = _happens(config.flip_rate, generator)
+        image = self._crop_and_flip(picture, generator)
         if isinstance(image, np.ndarray):
-            image = mirror(image) if flips else image
             if not self._goes_on:
                 return image
             image = _to_image(image)
-        elif flips:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if config.randaugment is not None:
             resampling = _RESAMPLING[self.preprocessing.interpolation]
             image = randaugment(image, config.randaugment, self._mean_color, resampling, generator)
@@ -200,19 +202,19 @@ class TrainingTransform:
             image = colors.solarize(image)
         return to_array(image)
 
-    def _crop(self, picture: Picture, generator: np.random.Generator) -> Image.Image | np.ndarray:
+    def _crop_and_flip(self, picture: Picture, generator: np.random.Generator) -> Image.Image | np.ndarray:
         config = self.augmentation
         if config.crop == "inception":
             box = inception_box(picture.size, config.crop_area, config.crop_aspect, generator)
-            return training_crop(picture, box, self.preprocessing)
-        if config.crop == "window":
+        elif config.crop == "window":
             box = window_box(picture.size, config.window_share, generator)
-            return training_crop(picture, box, self.preprocessing)
-        image = self._evaluation.image(picture)
-        if config.crop == "shift":
-            down, across = (int(shift) for shift in generator.integers(-config.max_shift, config.max_shift + 1, size=2))
-            image = shift(image, down, across)
-        return image
+        else:
+            image = self._evaluation.image(picture)
+            if config.crop == "shift":
+                shifts = generator.integers(-config.max_shift, config.max_shift + 1, size=2)
+                image = shift(image, int(shifts[0]), int(shifts[1]))
+            return _mirrored(image, _happens(config.flip_rate, generator))
+        return training_crop(picture, box, self.preprocessing, _happens(config.flip_rate, generator))
 
 
 def shift(image: Image.Image, down: int, across: int) -> Image.Image:
