@@ -43,6 +43,17 @@ def test_the_default_normalisation_spans_minus_one_to_one() -> None:
     assert normalize(images[:0], Preprocessing((1, 1), mean=(0.5,), std=(0.5,))).shape == (0, 1, 1, 1)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_looking_values_up_changes_no_bit(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.randint(0, 256, (5, channels, 111, 173), dtype=torch.uint8, generator=generator())
+    preprocessing = Preprocessing((111, 173), mean=(0.485, 0.456, 0.406)[:channels], std=(0.229, 0.22, 0.2)[:channels])
+    for batch in (images, images.flip(0), images.transpose(2, 3).contiguous().transpose(2, 3), images[::2]):
+        found = normalize(batch, preprocessing)
+        with monkeypatch.context() as patch:
+            patch.setattr(batches, "pixel_kernels", lambda: None)
+            assert torch.equal(found, normalize(batch, preprocessing))
+
+
 def test_pictures_of_another_type_or_number_of_channels_are_refused() -> None:
     for wrong in (torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(3, 4, 4).byte()):
         with pytest.raises(ValueError, match=r"uint8 \(batch, 3, height, width\)"):

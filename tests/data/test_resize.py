@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitrail.data.pixel_kernels import PixelKernels, axis, pixel_kernels, plain_resize
 from vitrail.data.resize import resize, resize_by_torch
-from vitrail.data.resize_kernels import ResizeKernel, axis, plain_resize, resize_kernel
 
 INTERPOLATIONS = ("bilinear", "bicubic")
-needs_kernel = pytest.mark.skipif(resize_kernel() is None, reason="no processor with AVX512-VBMI, or no compiler")
+needs_kernels = pytest.mark.skipif(pixel_kernels() is None, reason="no processor with AVX512-VBMI, or no compiler")
 
 
 def pixels_of(shape: tuple[int, ...], extreme: bool, seed: int) -> np.ndarray:
@@ -29,7 +29,7 @@ sizes = st.integers(1, 600) | st.integers(1, 20)
 targets = st.integers(1, 300) | st.sampled_from([1, 16, 64, 224])
 
 
-@needs_kernel
+@needs_kernels
 @settings(max_examples=150, deadline=None)
 @given(
     size=st.tuples(sizes, sizes),
@@ -52,7 +52,7 @@ def test_the_kernel_gives_the_pixels_of_torch(size, to, around, channels, interp
     np.testing.assert_array_equal(found, resize_by_torch(crop, to, interpolation, mirrored))
 
 
-@needs_kernel
+@needs_kernels
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("size", [(3, 5000), (5000, 3), (1, 1), (70, 4097)])
 def test_far_shrunken_pictures_too(interpolation, size):
@@ -61,7 +61,7 @@ def test_far_shrunken_pictures_too(interpolation, size):
         np.testing.assert_array_equal(resize(pixels, to, interpolation), resize_by_torch(pixels, to, interpolation))
 
 
-@needs_kernel
+@needs_kernels
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_the_weights_are_those_of_torch(interpolation):
     # A wrong weight changes few pixels, so there are many rows; these sizes have weights halfway between two numbers.
@@ -89,21 +89,21 @@ def test_weights_of_one_output_sum_to_about_one(interpolation):
         assert (np.diff(made.first) >= 0).all()
 
 
-@needs_kernel
+@needs_kernels
 def test_a_kernel_that_computes_something_else_is_not_believed(monkeypatch):
-    call = ResizeKernel.__call__
-    monkeypatch.setattr(ResizeKernel, "__call__", lambda *arguments: call(*arguments) ^ 1)
-    assert resize_kernel.__wrapped__() is None
+    resized = PixelKernels.resize
+    monkeypatch.setattr(PixelKernels, "resize", lambda *arguments: resized(*arguments) ^ 1)
+    assert pixel_kernels.__wrapped__() is None
 
 
 def test_without_a_compiler_pixels_come_from_torch(monkeypatch):
     pixels = pixels_of((30, 40, 3), extreme=False, seed=3)
     expected = resize(pixels, (20, 20), "bicubic", True)
-    monkeypatch.setattr("vitrail.data.resize.resize_kernel", lambda: None)
+    monkeypatch.setattr("vitrail.data.resize.pixel_kernels", lambda: None)
     np.testing.assert_array_equal(resize(pixels, (20, 20), "bicubic", True), expected)
 
 
-@needs_kernel
+@needs_kernels
 def test_resizing_with_the_kernel_does_not_load_torch():
     program = """
 import sys, numpy as np

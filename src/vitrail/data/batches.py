@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitrail.data.config import BatchAugmentation, Preprocessing
+from vitrail.data.pixel_kernels import pixel_kernels
+
+_WORTH_TABLES = 1 << 15  # bytes of a batch; smaller ones are normalised sooner than tables are made
 
 Rectangle = tuple[int, int, int, int]  # top, left, bottom, right; the last two exclusive
 
@@ -32,6 +35,19 @@ def normalize(images: Tensor, preprocessing: Preprocessing) -> Tensor:
         )
     mean = torch.tensor(preprocessing.mean, device=images.device).view(1, -1, 1, 1)
     std = torch.tensor(preprocessing.std, device=images.device).view(1, -1, 1, 1)
+    # Tensors without pixels, as a plan is made with, are of other types; a compiler makes one pass of it itself.
+    is_plain = type(images) is Tensor and images.device.type == "cpu" and not torch.compiler.is_compiling()
+    kernels = pixel_kernels() if is_plain and images.numel() >= _WORTH_TABLES else None
+    if kernels is None:
+        return _normalized(images, mean, std)
+    # A byte has 256 values: each is normalised once, and looked up from then on.
+    values = torch.arange(256, dtype=torch.uint8).repeat(1, images.shape[1], 1, 1)
+    result = torch.empty(images.shape, dtype=torch.float32)
+    kernels.look_up(images.contiguous().numpy(), _normalized(values, mean, std)[0, :, 0].numpy(), result.numpy())
+    return result
+
+
+def _normalized(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return images.float().div_(255).sub_(mean).div_(std)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from vitrail.data.config import Interpolation
-from vitrail.data.resize_kernels import resize_kernel
+from vitrail.data.pixel_kernels import pixel_kernels
 from vitrail.data.scratch import scratch
 
 
@@ -28,9 +28,9 @@ def resize(
     Returns:
         (channels, height, width) uint8, contiguous and writable.
     """
-    kernel = resize_kernel()
-    if kernel is not None:
-        return kernel(pixels, size, interpolation, mirrored)
+    kernels = pixel_kernels()
+    if kernels is not None:
+        return kernels.resize(pixels, size, interpolation, mirrored)
     return resize_by_torch(pixels, size, interpolation, mirrored)
 
 

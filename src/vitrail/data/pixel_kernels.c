@@ -1,8 +1,10 @@
-// Antialiased resizing of grey and RGB pictures, for processors with AVX512-VBMI and VNNI.
+// What happens to pixels on their way into a batch, for processors with AVX512-VBMI and VNNI.
 //
-// The numbers are those of torch's uint8 path: first across, rounded to uint8, then down; weights in 16 bits, sums in 32.
+// resize: antialiased, of grey and RGB pictures. The numbers are those of torch's uint8 path: first across, rounded to uint8, then down; weights in 16 bits, sums in 32.
 // Rows that were resized across wait in a ring until the last output row that needs them is made, so that all but the
 // picture itself stays in the first cache. They wait as planes, one for each channel, which is how they leave.
+//
+// look_up: bytes to floats that were computed before, as there are only 256 of them for each channel.
 #include <immintrin.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -185,4 +187,36 @@ int resize(const u8 *from, int64_t row_bytes, int64_t channels, const Axis *hori
     }
     free(memory);
     return 0;
+}
+
+// A table of 256 bytes, in four registers, at 64 places.
+static inline __m512i taken(const __m512i table[4], __m512i places) {
+    const __m512i low = _mm512_permutex2var_epi8(table[0], places, table[1]);
+    const __m512i high = _mm512_permutex2var_epi8(table[2], places, table[3]);
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(places), low, high);
+}
+
+// to[i] = table[from[i]] of 32-bit numbers.
+void look_up(const u8 *from, int64_t count, const uint32_t *table, uint32_t *to) {
+    u8 bytes[4][4][STEP];  // of a number, of the table
+    for (int i = 0; i < 256; i++)
+        for (int byte = 0; byte < 4; byte++) bytes[byte][i / STEP][i % STEP] = table[i] >> 8 * byte;
+    __m512i tables[4][4];
+    for (int byte = 0; byte < 4; byte++)
+        for (int part = 0; part < 4; part++) tables[byte][part] = _mm512_loadu_si512(bytes[byte][part]);
+    // Unpacking works in quarters of a register: it gets each fourth four bytes, and gives them in order.
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    int64_t i = 0;
+    for (; i + STEP <= count; i += STEP) {
+        const __m512i places = _mm512_permutexvar_epi32(order, _mm512_loadu_si512(from + i));
+        const __m512i a = taken(tables[0], places), b = taken(tables[1], places);
+        const __m512i c = taken(tables[2], places), d = taken(tables[3], places);
+        const __m512i low_ab = _mm512_unpacklo_epi8(a, b), high_ab = _mm512_unpackhi_epi8(a, b);
+        const __m512i low_cd = _mm512_unpacklo_epi8(c, d), high_cd = _mm512_unpackhi_epi8(c, d);
+        _mm512_storeu_si512(to + i, _mm512_unpacklo_epi16(low_ab, low_cd));
+        _mm512_storeu_si512(to + i + 16, _mm512_unpackhi_epi16(low_ab, low_cd));
+        _mm512_storeu_si512(to + i + 32, _mm512_unpacklo_epi16(high_ab, high_cd));
+        _mm512_storeu_si512(to + i + 48, _mm512_unpackhi_epi16(high_ab, high_cd));
+    }
+    for (; i < count; i++) to[i] = table[from[i]];
 }

@@ -1,4 +1,4 @@
-"""The kernel of resize_kernels.c: compiled once for each machine, checked before it is believed; free of torch."""
+"""The kernels of pixel_kernels.c: compiled once for each machine, checked before they are believed; free of torch."""
 
 from __future__ import annotations
 
@@ -64,19 +64,21 @@ def _filter(x: np.ndarray, interpolation: Interpolation) -> np.ndarray:
     return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
 
 
-class ResizeKernel:
-    """The function of the library.
+class PixelKernels:
+    """The functions of the library.
 
     Args:
-        library: compiled from resize_kernels.c.
+        library: compiled from pixel_kernels.c.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self._resize = library.resize
+        self._resize, self._look_up = library.resize, library.look_up
         pointer, number = ctypes.c_void_p, ctypes.c_int64
         self._resize.argtypes = (pointer, number, number, pointer, pointer, number, pointer)
+        self._look_up.argtypes = (pointer, number, pointer, pointer)
+        self._look_up.restype = None
 
-    def __call__(
+    def resize(
         self, pixels: np.ndarray, size: tuple[int, int], interpolation: Interpolation, mirrored: bool
     ) -> np.ndarray:
         """(height, width, 1 or 3) uint8, rows of any stride -> (channels, *size) uint8, contiguous."""
@@ -90,20 +92,34 @@ class ResizeKernel:
             raise MemoryError("no memory to resize a picture")
         return result
 
+    def look_up(self, images: np.ndarray, tables: np.ndarray, result: np.ndarray) -> None:
+        """result[b, c, ...] = tables[c][images[b, c, ...]].
+
+        Args:
+            images: (batch, channels, ...) uint8.
+            tables: (channels, 256) float32.
+            result: of the shape of images, float32. All three contiguous.
+        """
+        batch, channels = images.shape[:2]
+        count = images[0, 0].size if batch else 0
+        for plane in range(batch * channels):
+            table = tables.ctypes.data + plane % channels * tables.strides[0]
+            self._look_up(images.ctypes.data + plane * count, count, table, result.ctypes.data + 4 * plane * count)
+
 
 @functools.cache
-def resize_kernel() -> ResizeKernel | None:
-    """The kernel; None where the processor has not what it needs, nothing can compile it, or what was compiled does not
-    compute what it should."""
+def pixel_kernels() -> PixelKernels | None:
+    """The kernels; None where the processor has not what they need, nothing can compile them, or what was compiled does
+    not compute what it should."""
     library = compiled_library(Path(__file__).with_suffix(".c"), _NEEDS)
     if library is None:
         return None
-    kernel = ResizeKernel(library)
-    return kernel if _is_right(kernel) else None
+    kernels = PixelKernels(library)
+    return kernels if _is_right(kernels) else None
 
 
-def _is_right(kernel: ResizeKernel) -> bool:
-    """Whether the kernel does on a few pictures what the sums say: a compiler may be broken."""
+def _is_right(kernels: PixelKernels) -> bool:
+    """Whether the kernels do on a few pictures what NumPy does: a compiler may be broken."""
     draw = np.random.default_rng(0)
     cases: list[tuple[tuple[int, int, int], tuple[int, int], Interpolation]] = [
         ((40, 90, 3), (30, 70), "bilinear"),
@@ -113,10 +129,13 @@ def _is_right(kernel: ResizeKernel) -> bool:
     for shape, size, interpolation in cases:
         pixels = draw.integers(0, 256, shape, dtype=np.uint8)[1:, 2:]
         for mirrored in (False, True):
-            found = kernel(pixels, size, interpolation, mirrored)
+            found = kernels.resize(pixels, size, interpolation, mirrored)
             if not np.array_equal(found, plain_resize(pixels, size, interpolation, mirrored)):
                 return False
-    return True
+    images = draw.permutation(512).astype(np.uint8)[:510].reshape(1, 2, 255)  # all bytes, whole registers and a rest
+    tables, values = draw.random((2, 256), dtype=np.float32), np.empty(images.shape, dtype=np.float32)
+    kernels.look_up(images, tables, values)
+    return np.array_equal(values, np.stack([tables[channel][images[:, channel]] for channel in (0, 1)], axis=1))
 
 
 def plain_resize(pixels: np.ndarray, size: tuple[int, int], interpolation: Interpolation, mirrored: bool) -> np.ndarray:
