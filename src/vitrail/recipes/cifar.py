@@ -15,7 +15,12 @@ from vitrail.training.config import AveragingConfig, ScheduleConfig, TrainConfig
 def cifar10_20min(situation: Situation) -> TrainConfig:
     """CIFAR-10 from random weights in 20 minutes of two cores: convolutions to 4x4 tokens, then two encoder blocks.
 
-    Command: `vitrail train cifar10_20min --data cifar10`.
+    Command: `vitrail train cifar10_20min --data cifar10`. Measured on cifar10-jpeg (CIFAR-10 recompressed, about a
+    point below the original), two cores of an EPYC with other programs on them at times, 18.0 minutes of training:
+    87.3 % of the 10,000 test pictures (86.6 to 87.9). The curve, on 1,000 validation pictures: 74.5 % after 2 epochs,
+    79.4 after 6, 81.5 after 10, 83.2 after 14, 84.5 after 18, 87.1 after 22. A plain Vision Transformer of timm
+    (patches of 4 pixels, 192 wide, 6 blocks, attention written out) in a loop of the same batch, optimizer, schedule
+    and augmentation, for as long: 76.2 %.
     """
     half = (0.5,) * situation.facts.num_channels
     return TrainConfig(
