@@ -60,8 +60,10 @@ def test_attention_is_that_of_float64(batch: int, tokens: int, heads: int, lanes
     back = kernels.attention_backward(qkv, found, lse, grad)
     assert exact.grad is not None
     assert distance(found, expected.detach()) < 0.005
-    # Where one weight is all but 1 the gradients of query and key are differences of nearly equal numbers.
-    assert (back.double() - exact.grad).norm() < 0.01 * exact.grad.norm() + 0.01 * grad.double().norm() * scale
+    # Where one weight is all but 1 the gradients of query and key are differences of nearly equal numbers: what rounding
+    # leaves of them is by the lengths of value and key.
+    rounding = 0.01 * grad.double().norm() * max(scale, scale**2)
+    assert (back.double() - exact.grad).norm() < 0.01 * exact.grad.norm() + rounding
 
 
 @needs_kernels
@@ -80,8 +82,8 @@ def test_the_norm_is_that_of_float64(rows: int, width: int) -> None:
     assert torch.equal(sums, stream + branch.float())
     assert distance(normed, F.layer_norm(exact, (width,), *parameters, eps=1e-6).detach()) < 0.005
     passing = torch.randn(rows, width, generator=draw)
-    total, copy = passing.clone(), torch.empty(rows, width, dtype=torch.bfloat16)
-    weight_grad, bias_grad = kernels.norm_backward(grad, sums, mean, rstd, weight, total, copy)
+    total, copy = torch.empty_like(passing), torch.empty(rows, width, dtype=torch.bfloat16)
+    weight_grad, bias_grad = kernels.norm_backward(grad, sums, mean, rstd, weight, passing, total, copy)
     assert exact.grad is not None
     assert parameters[0].grad is not None
     assert parameters[1].grad is not None

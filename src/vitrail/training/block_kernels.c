@@ -296,10 +296,10 @@ void norm_forward(const float *stream, const bf16 *branch, const float *weight, 
     }
 }
 
-// Adds to stream_grad what comes back through the norm of `sums`; branch_grad (bf16, or NULL) becomes a copy of the
-// result. parameter_grads (threads, 2, width): sums for weight and bias, a row of each for every thread, overwritten.
+// stream_grad = passing + what comes back through the norm of `sums` (the two may be one array); branch_grad (bf16, or
+// NULL) becomes a copy of it. parameter_grads (threads, 2, width): sums for weight and bias, a row of each for every thread, overwritten.
 void norm_backward(const bf16 *normed_grad, const float *sums, const float *mean, const float *rstd, const float *weight,
-                   float *stream_grad, bf16 *branch_grad, float *parameter_grads, long rows, long width,
+                   const float *passing, float *stream_grad, bf16 *branch_grad, float *parameter_grads, long rows, long width,
                    int threads) {
 #pragma omp parallel num_threads(threads)
     {
@@ -325,7 +325,7 @@ void norm_backward(const bf16 *normed_grad, const float *sums, const float *mean
                 const __m512 unit = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(sums + i * width + j), middle), scale);
                 __m512 back = _mm512_fmsub_ps(grad, _mm512_loadu_ps(weight + j), average);
                 back = _mm512_mul_ps(_mm512_fnmadd_ps(unit, slope, back), scale);
-                const __m512 sum = _mm512_add_ps(_mm512_loadu_ps(stream_grad + i * width + j), back);
+                const __m512 sum = _mm512_add_ps(_mm512_loadu_ps(passing + i * width + j), back);
                 _mm512_storeu_ps(stream_grad + i * width + j, sum);
                 if (branch_grad) store_bf16(branch_grad + i * width + j, sum);
             }

@@ -67,14 +67,15 @@ class BlockKernels:
         mean: Tensor,
         rstd: Tensor,
         weight: Tensor,
+        passing: Tensor,
         stream_grad: Tensor,
         branch_grad: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Adds what comes back through the norm to stream_grad (rows, width) float32, in place, and copies the result
-        to branch_grad (bfloat16) where one is given; the gradients of weight and bias, (width,)."""
+        """stream_grad = passing + what comes back through the norm, (rows, width) float32; the two may be one tensor.
+        branch_grad (bfloat16), where one is given, gets a copy. Returns the gradients of weight and bias, (width,)."""
         rows, width = sums.shape
         found = torch.empty(torch.get_num_threads(), 2, width)
-        arrays = (normed_grad, sums, mean, rstd, weight, stream_grad, branch_grad, found)
+        arrays = (normed_grad, sums, mean, rstd, weight, passing, stream_grad, branch_grad, found)
         self._call("norm_backward", *arrays, rows, width)
         weight_grad, bias_grad = found.sum(0)
         return weight_grad, bias_grad

@@ -153,23 +153,29 @@ class _FusedBlock(torch.autograd.Function):
         norm1, norm2, qkv, proj, fc1, fc2, *kept = ctx.saved_tensors
         kernels: BlockKernels = ctx.kernels
         width = answer_grad.shape[-1]
-        grad = answer_grad.clone(memory_format=torch.contiguous_format)  # of the residual stream, added to on the way
+        answer_grad = answer_grad.contiguous()
+        grad = torch.empty_like(answer_grad)
         totals: list[Tensor] = []
-        for number, part in enumerate(grad.split(ctx.size)):
+        parts_of_both = zip(answer_grad.split(ctx.size), grad.split(ctx.size), strict=True)
+        for number, (passing, part) in enumerate(parts_of_both):
             (stream, normed1, mean1, rstd1, parts, heads, lse, middle, normed2, mean2, rstd2, hidden) = kept[
                 12 * number : 12 * number + 12
             ]
-            stream_grad = part.view(-1, width)
-            branch_grad = stream_grad.bfloat16()
+            passing, stream_grad = passing.view(-1, width), part.view(-1, width)
+            branch_grad = passing.bfloat16()
             hidden_grad, active = branch_grad @ fc2, torch.empty_like(hidden)
             fc1_bias_grad = kernels.gelu_backward(hidden, hidden_grad, active, ctx.gelu)
             found = [branch_grad.T @ active, branch_grad.sum(0), hidden_grad.T @ normed2, fc1_bias_grad]
-            found += kernels.norm_backward(hidden_grad @ fc1, middle, mean2, rstd2, norm2, stream_grad, branch_grad)
+            found += kernels.norm_backward(
+                hidden_grad @ fc1, middle, mean2, rstd2, norm2, passing, stream_grad, branch_grad
+            )
             heads_grad = (branch_grad @ proj).view(heads.shape)
             found += [branch_grad.T @ heads.view(-1, heads.shape[-1]), branch_grad.sum(0)]
             parts_grad = kernels.attention_backward(parts, heads, lse, heads_grad).view(-1, parts.shape[-1])
             found += [parts_grad.T @ normed1, parts_grad.sum(0)]
-            found += kernels.norm_backward(parts_grad @ qkv, stream, mean1, rstd1, norm1, stream_grad, None)
+            found += kernels.norm_backward(
+                parts_grad @ qkv, stream, mean1, rstd1, norm1, stream_grad, stream_grad, None
+            )
             if totals:
                 for total, more in zip(totals, found, strict=True):
                     total += more
