@@ -60,8 +60,8 @@ def test_attention_is_that_of_float64(batch: int, tokens: int, heads: int, lanes
     back = kernels.attention_backward(qkv, found, lse, grad)
     assert exact.grad is not None
     assert distance(found, expected.detach()) < 0.005
-    # Where one weight is all but 1 the gradients of query and key are differences of nearly equal numbers: what rounding
-    # leaves of them is by the lengths of value and key.
+    # Where one weight is all but 1 the gradients of query and key are differences of nearly equal numbers: what
+    # rounding leaves of them is by the lengths of value and key.
     rounding = 0.01 * grad.double().norm() * max(scale, scale**2)
     assert (back.double() - exact.grad).norm() < 0.01 * exact.grad.norm() + rounding
 
