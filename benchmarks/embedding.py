@@ -101,9 +101,6 @@ def measure_embedding(data: Path | None) -> list[Row]:
         script.write_text(_TIMM)
         ways = {
             "vitrail predict --csv": vitrail("predict", bundle, str(photos), "--csv"),
-            "vitrail predict --csv --precision auto": vitrail(
-                "predict", bundle, str(photos), "--csv", "--precision", "auto"
-            ),
             "vitrail embed": vitrail("embed", bundle, str(photos), "--out", f"{place}/vectors.npy", "--force"),
             TIMM: [
                 sys.executable, str(script), TIMM_MODEL, str(weights), str(photos.parent), f"{place}/timm.csv"

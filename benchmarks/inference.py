@@ -20,7 +20,7 @@ from benchmarks.measure import Row
 from vitrail.data.batches import normalize
 from vitrail.data.config import Preprocessing
 from vitrail.engines.config import InferenceConfig, Precision
-from vitrail.engines.prepare import check, prepare
+from vitrail.engines.prepare import check, own_answers, prepare
 from vitrail.engines.registry import installed_engines
 from vitrail.errors import VitrailError
 from vitrail.models.variants import get_config
@@ -89,7 +89,7 @@ def _ours(
             prepared = prepare(bundle, config, calibration=calibration)
         except VitrailError:
             continue  # it has no such precision
-        cosine = check(prepared, bundle, config, images).cosine
+        cosine = check(prepared, images, own_answers(bundle, images)).cosine
         rows.append(Row(f"{precision}: ours, {engine}: cosine of logits", f"{cosine:.5f} ({prepared.description})"))
         name = f"ours, {engine}"
         found[name], cosines[name] = prepared, cosine

@@ -124,8 +124,9 @@ def compile_for_inference(
     Raises:
         WeightsError: as `load`. ConfigError: what cannot be done, or would cost too much accuracy.
     """
+    from vitrail.engines.choice import choose_engine
     from vitrail.engines.config import InferenceConfig
-    from vitrail.engines.prepare import Labelled, choose_engine, prepare
+    from vitrail.engines.prepare import Labelled, prepare
     from vitrail.weights.bundle import Bundle
     from vitrail.weights.load import load
 

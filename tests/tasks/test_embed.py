@@ -24,6 +24,7 @@ from vitrail.data.config import Preprocessing
 from vitrail.data.images import open_picture
 from vitrail.data.sources.pictures import find_pictures
 from vitrail.data.transforms import EvaluationTransform
+from vitrail.engines.base import Description, Prepared
 from vitrail.errors import ConfigError, DataError
 from vitrail.models.config import ViTConfig
 from vitrail.models.vit import VisionTransformer
@@ -264,16 +265,15 @@ def test_another_engine_takes_the_pictures_as_they_are(backbone: str, photos: st
     loader, threads = find_loader(find_pictures((photos,)), PREPROCESSING, 4)
     seen: list[tuple[torch.dtype, int]] = []
 
-    def engine(pictures: Tensor) -> Tensor:
+    def answer(pictures: Tensor) -> Tensor:
         seen.append((pictures.dtype, pictures.shape[1]))
-        return bundle.model(normalize(pictures, PREPROCESSING))  # type: ignore[no-any-return]
+        return bundle.model(normalize(pictures, PREPROCESSING))
 
+    prepared = Prepared(answer, Description("torch", "float32", False, "plain"), PREPROCESSING)
     plain = ask(bundle.model, loader, PREPROCESSING)
-    other = ask(bundle.model, loader, PREPROCESSING, forward_uint8=engine, threads=threads)
+    other = ask(bundle.model, loader, PREPROCESSING, prepared=prepared, threads=threads)
     np.testing.assert_array_equal(plain.values, other.values)
     assert set(seen) == {(torch.uint8, 3)}
-    with pytest.raises(ConfigError, match="bfloat16"):
-        ask(bundle.model, loader, PREPROCESSING, forward_uint8=engine, precision="bfloat16")
 
 
 # ---- what the first batches decide
@@ -295,16 +295,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def make_pace(
-    clock: Clock, slow: tuple[int, str], precision: str, found: float = 1.0, num_batches: int = 100
-) -> pace.Pace:
-    """Answers of ones, or of `found` in bfloat16, that take a second where they are `slow` and half of it elsewhere."""
+def make_pace(clock: Clock, slow: int, num_batches: int = 100) -> pace.Pace:
+    """Answers that take a second with `slow` threads and half of it with others."""
 
-    def answer(images: Tensor, used: str) -> np.ndarray:
-        clock.now += 1.0 if (torch.get_num_threads(), used) == slow else 0.5
-        return np.full((len(images), 4), found if used == "bfloat16" else 1.0, np.float32)
+    def answer(images: Tensor) -> np.ndarray:
+        clock.now += 1.0 if torch.get_num_threads() == slow else 0.5
+        return np.ones((len(images), 4), np.float32)
 
-    return pace.Pace(answer, torch.device("cpu"), precision, num_batches, None)  # type: ignore[arg-type]
+    return pace.Pace(answer, torch.device("cpu"), num_batches)
 
 
 @pytest.fixture
@@ -322,7 +320,7 @@ PICTURES = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
 def test_the_faster_number_of_threads_is_kept_and_given_back(
     three_threads: None, clock: Clock, slow: int, fast: int
 ) -> None:
-    with make_pace(clock, (slow, "float32"), "float32") as chosen:
+    with make_pace(clock, slow) as chosen:
         for _ in range(2 * pace.TURNS + 2):
             chosen.answer(PICTURES)
         assert torch.get_num_threads() == fast
@@ -330,29 +328,27 @@ def test_the_faster_number_of_threads_is_kept_and_given_back(
 
 
 def test_few_batches_are_not_worth_a_trial(three_threads: None, clock: Clock) -> None:
-    with make_pace(clock, (3, "float32"), "float32", num_batches=pace.WORTH_A_TRIAL - 1) as chosen:
+    with make_pace(clock, 3, num_batches=pace.WORTH_A_TRIAL - 1) as chosen:
         for _ in range(8):
             chosen.answer(PICTURES)
             assert torch.get_num_threads() == 3
 
 
-@pytest.mark.parametrize(
-    ("slow", "found", "expected"),
-    [
-        ("float32", 1.01, "bfloat16"),
-        ("float32", 1.03, "float32"),
-        ("bfloat16", 1.0, "float32"),
-        ("float32", float("nan"), "float32"),
-        ("float32", float("inf"), "float32"),
-    ],
-)
-def test_bfloat16_is_chosen_where_it_is_faster_and_near_enough(
-    clock: Clock, slow: str, found: float, expected: str
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_what_was_compiled_for_a_number_of_threads_keeps_it(
+    backbone: str, photos: str, three_threads: None, is_compiled: bool
 ) -> None:
-    with make_pace(clock, (torch.get_num_threads(), slow), "auto", found, 0) as chosen:
-        for _ in range(2):
-            rows = chosen.answer(PICTURES)
-            assert rows[0, 0] == pytest.approx(found if expected == "bfloat16" else 1)
+    bundle = load(backbone)
+    loader, threads = find_loader(find_pictures((photos,)), PREPROCESSING, 2)
+    seen: list[int] = []
+
+    def answer(pictures: Tensor) -> Tensor:
+        seen.append(torch.get_num_threads())
+        return torch.ones(len(pictures), 3)
+
+    prepared = Prepared(answer, Description("torch", "float32", is_compiled, "plain"), PREPROCESSING)
+    ask(bundle.model, loader, PREPROCESSING, prepared=prepared, threads=max(1, threads))
+    assert set(seen) == ({3} if is_compiled else {1, 3})
 
 
 # ---- the command

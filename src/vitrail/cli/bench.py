@@ -33,6 +33,10 @@ class Bench:
     """Whether torch compiles first, up to a minute for each precision and batch of one or more."""
     seconds: float = 3.0
     """Of timing for each row."""
+    labelled: str | None = None
+    """Labelled pictures, as for `vitrail evaluate`: measure every accuracy on them, and calibrate int8."""
+    max_loss: float = 0.3
+    """Points of accuracy that may be lost on them; what loses more is refused."""
     json: bool = False
     """Everything as JSON."""
 
@@ -50,6 +54,8 @@ def run(arguments: list[str]) -> int:
         batch_sizes=command.batch_sizes,
         compile=command.compile,
         seconds=command.seconds,
+        labelled=command.labelled,
+        max_loss=command.max_loss / 100,
     )
     with Events(Terminal()) as events:
         result = bench(config, events)
@@ -67,15 +73,17 @@ def _tell(result: BenchResult) -> None:
     write_line(f"ceiling, GMACs a second of large products: {peaks}")
     write_line()
     table = [["engine", "precision", "batch", "ms", "pictures/s", "of ceiling", "cosine"]]
+    if result.labelled_pictures:
+        table[0] += ["accuracy", "points lost"]
     for row in result.rows:
         share = "" if row.share_of_ceiling is None else f"{100 * row.share_of_ceiling:.0f} %"
         table.append(
             [row.engine, row.precision, str(row.batch_size), f"{row.milliseconds:,.1f}",
              f"{row.images_per_second:,.1f}", share, f"{row.cosine:.5f}"]
         )  # fmt: skip
-    write_columns(table, right=(2, 3, 4, 5, 6))
-    for what, reason in result.refused:
-        write_line(f"left out: {what}: {reason}")
+        if row.accuracy is not None and row.loss is not None:
+            table[-1] += [f"{100 * row.accuracy:.2f} %", f"{100 * row.loss:.2f}"]
+    write_columns(table, right=range(2, len(table[0])))
     write_line()
     if result.reading is not None:
         reading = result.reading
@@ -87,3 +95,9 @@ def _tell(result: BenchResult) -> None:
         shares = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in result.time_goes.items())
         write_line(f"where the time goes ({result.profiled}): {shares}")
     write_line(result.verdict)
+    for what, reason in result.refused:
+        write_line(f"refused: {what}: {reason}")
+    if result.own_accuracy is not None:
+        own = f"{100 * result.own_accuracy:.2f} % of {result.labelled_pictures:,} pictures"
+        write_line(f"accuracy of the model itself in float32: {own}")
+        write_line(result.keeps_accuracy)

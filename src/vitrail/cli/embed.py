@@ -7,6 +7,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from vitrail.cli.answering import AnsweringOptions
 from vitrail.cli.imports import heavy_imports
 from vitrail.cli.output import write_json, write_line
 from vitrail.cli.parsing import UsageError, parse
@@ -14,7 +15,7 @@ from vitrail.cli.terminal import Terminal
 
 
 @dataclass(frozen=True)
-class Embed:
+class Embed(AnsweringOptions):
     """Feature vectors for search, clustering or a classifier of your own. Exits with 1 where a picture could not be
     read; it has no row."""
 
@@ -34,8 +35,6 @@ class Embed:
     """Replace a file that is there already."""
     batch_size: int = 32
     """Pictures the model sees at once."""
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    """What the model computes in; auto: bfloat16 where a trial finds it faster and its vectors within 2 %."""
     json: bool = False
     """What was written as JSON."""
 
@@ -46,6 +45,7 @@ def run(arguments: list[str]) -> int:
         raise UsageError("no picture was named. See `vitrail embed --help`.")
     if command.batch_size < 1:
         raise UsageError(f"--batch-size {command.batch_size} is below 1.")
+    answering = command.answering()
     with heavy_imports():
         from vitrail.tasks.embed import EmbedConfig, embed
         from vitrail.training.events import Events
@@ -60,7 +60,7 @@ def run(arguments: list[str]) -> int:
             layer=command.layer,
             force=command.force,
             batch_size=command.batch_size,
-            precision=command.precision,
+            answering=answering,
         )
         result = embed(config, events)
     for _, message in result.broken:

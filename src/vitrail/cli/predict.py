@@ -6,10 +6,11 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from vitrail.cli.answering import AnsweringOptions
 from vitrail.cli.imports import heavy_imports
 from vitrail.cli.output import percent, write_columns, write_json, write_text
 from vitrail.cli.parsing import UsageError, parse
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Predict:
+class Predict(AnsweringOptions):
     """Names and probabilities for pictures. Exits with 1 where no picture at all could be read."""
 
     model: Positional[str]
@@ -33,8 +34,6 @@ class Predict:
     """Answers as JSON."""
     csv: bool = False
     """Answers as CSV: file, label, probability, then the next classes."""
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    """What the model computes in; auto: bfloat16 where a trial finds it faster and its answers within 2 %."""
 
 
 def run(arguments: list[str]) -> int:
@@ -43,6 +42,7 @@ def run(arguments: list[str]) -> int:
         raise UsageError("no picture was named. See `vitrail predict --help`.")
     if command.json and command.csv:
         raise UsageError("--json and --csv exclude each other.")
+    answering = command.answering()
     with heavy_imports():
         from vitrail.tasks.predict import PredictConfig, predict
         from vitrail.training.events import Events
@@ -50,7 +50,10 @@ def run(arguments: list[str]) -> int:
     terminal = Terminal()
     with Events(terminal) as events:
         config = PredictConfig(
-            model=command.model, pictures=command.pictures, top_k=command.top_k, precision=command.precision
+            model=command.model,
+            pictures=command.pictures,
+            top_k=command.top_k,
+            answering=answering,
         )
         predictions = predict(config, events)
     if command.json:

@@ -64,7 +64,7 @@ class OpenVINOEngine:
         if config.precision == "int8":
             model = _quantize(model, calibration)
             hint = "bf16" if has_bfloat16 else "f32"
-            notes = (f"the rest in {'bfloat16' if has_bfloat16 else 'float32'}",)
+            notes = (f"first and last product, and the rest, in {'bfloat16' if has_bfloat16 else 'float32'}",)
         else:
             hint = _HINTS[config.precision]
         facts = {"architecture": to_dict(bundle.config.model), "answer": config.answer, "precision": config.precision}
@@ -154,7 +154,16 @@ def _quantize(model: Any, calibration: Tensor | None) -> Any:
 
         nncf.set_log_level(40)
         pictures = nncf.Dataset([picture.numpy() for picture in calibration.split(1)])
-        return nncf.quantize(model, pictures, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration))
+        # In 8 bits the two together cost the trained clothing model's logits up to 89 % of their length, all others 5 %.
+        products = [one for one in model.get_ordered_ops() if one.get_type_name() in ("MatMul", "Convolution")]
+        first_and_last = nncf.IgnoredScope(names=[products[place].get_friendly_name() for place in (0, -1)])
+        return nncf.quantize(
+            model,
+            pictures,
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(calibration),
+            ignored_scope=first_and_last,
+        )
 
 
 def _capabilities() -> tuple[str, ...]:

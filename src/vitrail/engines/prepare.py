@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import get_args
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vitrail.configuration import to_dict
 from vitrail.data.batches import normalize
-from vitrail.engines import trials
-from vitrail.engines.base import Prepared
-from vitrail.engines.config import MAX_LOSS, InferenceConfig, Precision
-from vitrail.engines.registry import ENGINES, installed_engines
-from vitrail.errors import ConfigError, VitrailError
+from vitrail.engines.base import Engine, Prepared
+from vitrail.engines.config import MAX_LOSS, MAX_OFF, Answer, EngineName, InferenceConfig, Precision
+from vitrail.engines.registry import ENGINES
+from vitrail.errors import ConfigError
 from vitrail.weights.bundle import Bundle
 
 _BATCH = 16
@@ -45,43 +41,24 @@ class Check:
     Attributes:
         cosine: the mean over the pictures of the cosine between the two rows of logits or features.
         agreement: share of pictures with the same most probable class.
-        loss: accuracy lost, as a share; None without labels. Below 0 where it gained.
+        off: the greatest distance of a row from the model's own, as a share of that one's length.
         pictures: how many.
+        accuracy, own_accuracy: as shares, the engine's and the model's own; None without labels.
     """
 
     cosine: float
     agreement: float
-    loss: float | None
+    off: float
     pictures: int
+    accuracy: float | None = None
+    own_accuracy: float | None = None
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """One engine and precision that was tried, with milliseconds a picture, or the reason why it was left out."""
-
-    engine: str
-    precision: Precision
-    milliseconds: float | None = None
-    check: Check | None = None
-    refused: str | None = None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The fastest of those that pass, and all that were tried."""
-
-    prepared: Prepared
-    config: InferenceConfig
-    candidates: tuple[Candidate, ...]
-
-    def describe(self) -> list[str]:
-        """A line for each candidate, the chosen one marked."""
-        lines = []
-        for candidate in self.candidates:
-            is_chosen = (candidate.engine, candidate.precision) == (self.config.engine, self.config.precision)
-            what = candidate.refused or f"{candidate.milliseconds:.1f} ms a picture"
-            lines.append(f"{'*' if is_chosen else ' '} {candidate.engine} {candidate.precision}: {what}")
-        return lines
+    @property
+    def loss(self) -> float | None:
+        """Accuracy lost, as a share; below 0 where it gained. None without labels."""
+        if self.accuracy is None or self.own_accuracy is None:
+            return None
+        return self.own_accuracy - self.accuracy
 
 
 def prepare(
@@ -102,47 +79,61 @@ def prepare(
         ConfigError: an engine that is not installed, what it cannot do, or more accuracy lost than allowed.
     """
     config = config or InferenceConfig()
-    engine = ENGINES[config.engine]
-    obstacle = engine.missing()
-    if obstacle is not None:
-        raise ConfigError(f"engine '{config.engine}': {obstacle}")
-    if config.precision not in engine.precisions:
-        known = ", ".join(engine.precisions)
-        raise ConfigError(f"engine '{config.engine}' has no precision '{config.precision}', only {known}")
-    prepared = engine.prepare(bundle, config, calibration)
-    if labelled is not None:
-        require_accuracy(check(prepared, bundle, config, labelled.images, labelled.labels), config, max_loss)
+    prepared = require_engine(config.engine, config.precision).prepare(bundle, config, calibration)
+    if labelled is not None and config.answer == "logits":
+        own = own_answers(bundle, labelled.images)
+        require_accuracy(check(prepared, labelled.images, own, labelled.labels), config, max_loss)
     return prepared
 
 
-def check(
-    prepared: Prepared, bundle: Bundle, config: InferenceConfig, images: Tensor, labels: Tensor | None = None
-) -> Check:
-    """Compare its answers with those of the bundle's model in float32.
+def require_engine(name: EngineName, precision: Precision) -> Engine:
+    """The engine of that name. Raises ConfigError where it is not installed or has no such precision."""
+    engine = ENGINES[name]
+    obstacle = engine.missing()
+    if obstacle is not None:
+        raise ConfigError(f"engine '{name}': {obstacle}")
+    if precision not in engine.precisions:
+        raise ConfigError(f"engine '{name}' has no precision '{precision}', only {', '.join(engine.precisions)}")
+    return engine
+
+
+@torch.inference_mode()
+def own_answers(bundle: Bundle, images: Tensor, answer: Answer = "logits") -> Tensor:
+    """What the model itself gives in float32 for (N, C, H, W) uint8: (N, K) logits or features."""
+    model = bundle.model
+    rows = []
+    for part in images.split(_BATCH):
+        inputs = normalize(part, bundle.config.preprocessing)
+        if answer == "features":
+            rows.append(model.forward_head(model.forward_features(inputs), pre_logits=True))
+        else:
+            rows.append(model(inputs))
+    return torch.cat(rows).float()
+
+
+def check(prepared: Prepared, images: Tensor, own: Tensor, labels: Tensor | None = None) -> Check:
+    """Compare its answers with those of the model itself.
 
     Args:
         images: (N, C, H, W) uint8.
-        labels: (N,) classes; None, or with "features": no accuracy is measured.
+        own: (N, K), see `own_answers`.
+        labels: (N,) classes, where the answers are logits; None: no accuracy is measured.
     """
-    wanted, got = [], []
-    model, preprocessing = bundle.model, bundle.config.preprocessing
-    with torch.inference_mode():
-        for part in images.split(_BATCH):
-            inputs = normalize(part, preprocessing)
-            if config.answer == "features":
-                wanted.append(model.forward_head(model.forward_features(inputs), pre_logits=True))
-            else:
-                wanted.append(model(inputs))
-            got.append(prepared(part))
-    own, answers = torch.cat(wanted).float(), torch.cat(got)
-    loss = None
-    if labels is not None and config.answer == "logits":
-        right = [float((rows.argmax(1) == labels).double().mean()) for rows in (own, answers)]
-        loss = right[0] - right[1]
+    answers = torch.cat([prepared(part) for part in images.split(_BATCH)])
+    accuracy, own_accuracy = None, None
+    if labels is not None:
+        accuracy, own_accuracy = (float((rows.argmax(1) == labels).double().mean()) for rows in (answers, own))
     cosines = torch.cosine_similarity(own, answers)
     cosines[(own == answers).all(1)] = 1.0  # a fresh head answers 0, which has no direction
-    cosine = float(cosines.mean())
-    return Check(cosine, float((own.argmax(1) == answers.argmax(1)).double().mean()), loss, len(images))
+    off = (answers - own).norm(dim=1) / own.norm(dim=1).clamp_min(1e-12)
+    return Check(
+        cosine=float(cosines.mean()),
+        agreement=float((own.argmax(1) == answers.argmax(1)).double().mean()),
+        off=float(off.max()),
+        pictures=len(images),
+        accuracy=accuracy,
+        own_accuracy=own_accuracy,
+    )
 
 
 def require_accuracy(check: Check, config: InferenceConfig, max_loss: float) -> None:
@@ -150,80 +141,15 @@ def require_accuracy(check: Check, config: InferenceConfig, max_loss: float) -> 
     if check.loss is not None and check.loss > max_loss:
         raise ConfigError(
             f"{config.engine} in {config.precision} loses {100 * check.loss:.2f} points of accuracy on"
-            f" {check.pictures} labelled pictures, more than the {100 * max_loss:.2f} allowed: choose another"
+            f" {check.pictures:,} labelled pictures, more than the {100 * max_loss:.2f} allowed: choose another"
             " precision, calibrate on more of your own pictures, or allow more with max_loss"
         )
 
 
-def choose_engine(
-    bundle: Bundle,
-    config: InferenceConfig | None = None,
-    *,
-    calibration: Tensor | None = None,
-    labelled: Labelled | None = None,
-    max_loss: float = MAX_LOSS,
-    precisions: tuple[Precision, ...] = get_args(Precision),
-) -> Choice:
-    """Try every installed engine in every precision, and take the fastest of those that keep the accuracy.
-
-    Which one that is for models of this architecture is remembered for each machine: the next time that one alone is
-    prepared, and the others only where it loses too much accuracy with these weights.
-
-    Args:
-        config: what the model is prepared for; its engine and precision are what is chosen here.
-        calibration: without it int8 is not tried.
-        labelled: without it the accuracy is not measured, and int8 is not tried either: nothing would tell.
-    Raises:
-        ConfigError: nothing passes; every reason is said.
-    """
-    config = config or InferenceConfig()
-    may_be_int8 = calibration is not None and labelled is not None
-    wanted = [
-        replace(config, engine=name, precision=precision)
-        for name in installed_engines()
-        for precision in precisions
-        if precision in ENGINES[name].precisions
-    ]
-    facts = {
-        "tried": [[tried.engine, tried.precision] for tried in wanted if may_be_int8 or tried.precision != "int8"],
-        "architecture": to_dict(bundle.config.model),
-        "for": to_dict(config),
-    }
-    past = trials.recall("engine", facts)
-    first = [tried for tried in wanted if past and [tried.engine, tried.precision] == past.get("choice")]
-    for among in (first, wanted):
-        found = [_try(bundle, tried, calibration, labelled, max_loss) for tried in among]
-        passed = [item for item in found if item[1] is not None]
-        if passed:
-            _, prepared, tried = min(passed, key=lambda item: item[0].milliseconds or 0.0)
-            assert prepared is not None
-            trials.keep("engine", facts, {"choice": [tried.engine, tried.precision]})
-            return Choice(prepared, tried, tuple(item[0] for item in found))
-    raise ConfigError(
-        "no engine passes: " + "; ".join(f"{item.engine} {item.precision}: {item.refused}" for item, _, _ in found)
-    )
-
-
-def _try(
-    bundle: Bundle,
-    config: InferenceConfig,
-    calibration: Tensor | None,
-    labelled: Labelled | None,
-    max_loss: float,
-) -> tuple[Candidate, Prepared | None, InferenceConfig]:
-    """A candidate with its speed, and what was prepared; None where it was left out."""
-    name, precision = config.engine, config.precision
-    if precision == "int8" and (calibration is None or labelled is None):
-        refused = "not tried: it needs pictures to calibrate on and labelled ones to be checked on"
-        return Candidate(name, precision, refused=refused), None, config
-    result = None
-    try:
-        prepared = prepare(bundle, config, calibration=calibration)
-        if labelled is not None:
-            result = check(prepared, bundle, config, labelled.images, labelled.labels)
-            require_accuracy(result, config, max_loss)
-    except VitrailError as error:
-        return Candidate(name, precision, check=result, refused=str(error)), None, config
-    example = torch.zeros(config.batch_size, *prepared.image_shape, dtype=torch.uint8)
-    seconds = trials.time_in_turns({"it": partial(prepared, example)})["it"]
-    return Candidate(name, precision, 1000 * seconds / len(example), result), prepared, config
+def require_near(check: Check, config: InferenceConfig) -> None:
+    """Raises ConfigError where a row is further off than `MAX_OFF`, or no number."""
+    if not check.off <= MAX_OFF:
+        raise ConfigError(
+            f"{config.engine} in {config.precision} is off by {100 * check.off:.2g} % of a row's length on"
+            f" {check.pictures:,} pictures, and {100 * MAX_OFF:g} % are allowed: choose another precision or engine"
+        )

@@ -21,18 +21,20 @@ from vitrail.data.transforms import EvaluationTransform
 from vitrail.engines import trials
 from vitrail.engines.base import Prepared
 from vitrail.engines.ceiling import measure_ceiling
-from vitrail.engines.config import EngineName, InferenceConfig, Precision
-from vitrail.engines.prepare import check, prepare
+from vitrail.engines.config import MAX_LOSS, EngineName, InferenceConfig, Precision, require_max_loss
+from vitrail.engines.prepare import Check, Labelled, check, own_answers, prepare, require_accuracy
 from vitrail.engines.registry import ENGINES, installed_engines
 from vitrail.errors import ConfigError, DataError, ImageError, VitrailError
 from vitrail.models.build import build_model
 from vitrail.models.kinds import MODELS, count_macs, get_model_config
+from vitrail.tasks.labelled import CheckPictures, read_check_pictures
 from vitrail.training.events import Events
 from vitrail.weights.bundle import Bundle, BundleConfig, made_up_pictures
 from vitrail.weights.labels import default_labels
 from vitrail.weights.load import load
 
 _MAX_PICTURES = 128  # that are read: enough for a rate and for the ranges of int8
+_MAX_COMPARED = 32  # of these: for the cosine
 _ATTENTION = ("bmm", "softmax", "scaled_dot_product", "baddbmm")
 _PRODUCTS = ("linear", "addmm", "aten::mm", "conv")
 
@@ -46,6 +48,8 @@ class BenchConfig:
     batch_sizes: tuple[int, ...] = (1, 16)
     compile: bool = True  # whether torch compiles; OpenVINO and ONNX Runtime always do
     seconds: float = 3.0  # of timing for each row
+    labelled: str | None = None  # as DataConfig.source: int8 is calibrated and every accuracy measured on them
+    max_loss: float = MAX_LOSS  # of the accuracy, as a share: what loses more is refused
 
     def __post_init__(self) -> None:
         for name in self.engines:
@@ -58,6 +62,7 @@ class BenchConfig:
             raise ConfigError(f"batch_sizes {self.batch_sizes} are not whole numbers of at least 1")
         if not self.precisions:
             raise ConfigError("precisions is empty: name one at least")
+        require_max_loss(self.max_loss)
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class BenchRow:
         share_of_ceiling: multiply-adds of the whole model a second over the machine's ceiling in this precision; None:
             that was not measured. Work that folding leaves out counts as done.
         cosine: mean cosine of its answers with the model's own in float32, on the pictures.
+        accuracy: on the labelled pictures, as a share; None without any.
+        loss: how much less that is than the model's own in float32; below 0 where it is more.
     """
 
     engine: EngineName
@@ -80,6 +87,8 @@ class BenchRow:
     share_of_ceiling: float | None
     cosine: float
     description: str
+    accuracy: float | None = None
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,11 +114,14 @@ class BenchResult:
     threads: int
     ceiling: dict[Precision, float]  # multiply-adds a second by precision
     rows: tuple[BenchRow, ...]
-    refused: tuple[tuple[str, str], ...]  # (engine and precision, reason)
+    refused: tuple[tuple[str, str], ...]  # (engine and precision, reason): it cannot run, or loses too much accuracy
     reading: Reading | None
     time_goes: dict[str, float] = field(default_factory=dict)  # share of torch's fastest row: products, attention, rest
     profiled: str = ""  # which row that is
     verdict: str = ""
+    labelled_pictures: int = 0  # that the accuracy was measured on
+    own_accuracy: float | None = None  # of the model itself in float32, on these
+    keeps_accuracy: str = ""  # a sentence: the fastest row of those that are not refused
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "refused": [{"what": what, "reason": reason} for what, reason in self.refused]}
@@ -119,16 +131,15 @@ def bench(config: BenchConfig, events: Events) -> BenchResult:
     """Time every engine and precision that can run here, one after the other.
 
     Raises:
-        WeightsError: as `load`. DataError: none of the pictures can be read. ConfigError: no engine can run the model.
+        WeightsError: as `load`. DataError: none of the pictures can be read, or the labelled ones have no class that
+            the model knows. ConfigError: no engine can run the model.
     """
     bundle = _bundle(config.model, events)
-    preprocessing = bundle.config.preprocessing
-    reading, images = _read(config.pictures, preprocessing, events) if config.pictures else (None, None)
-    if images is None:
-        made_up = [np.asarray(pixels) for _, pixels in made_up_pictures(preprocessing)]
-        images = torch.from_numpy(np.stack([_as_channels(pixels) for pixels in made_up]))
+    given = None if config.labelled is None else read_check_pictures(config.labelled, bundle, events)
+    reading, images = _pictures(config.pictures, bundle.config.preprocessing, given, events)
     events.note("measuring the machine's ceiling")
     ceiling = measure_ceiling()
+    standards = _Standards.of(bundle, images, given)
     rows: list[BenchRow] = []
     refused: list[tuple[str, str]] = []
     fastest: tuple[float, Prepared] | None = None
@@ -144,19 +155,22 @@ def bench(config: BenchConfig, events: Events) -> BenchResult:
         if name == "torch":
             plan = replace(plan, compile=None if config.compile else False)
         try:
-            prepared = prepare(bundle, plan, calibration=images)
+            prepared = prepare(bundle, plan, calibration=images if given is None else given.calibration)
+            near, judged = standards.hold_against(prepared)
+            found = _time(prepared, plan, count_macs(bundle.config.model), images, config, ceiling, near, judged)
+            rows += found
+            best = max(row.images_per_second for row in found)
+            if name == "torch" and (fastest is None or best > fastest[0]):
+                fastest = (best, prepared)
+            if judged is not None:
+                require_accuracy(judged, plan, config.max_loss)
         except VitrailError as error:
             refused.append((f"{name} {precision}", str(error)))
-            continue
-        found = _time(prepared, plan, bundle, images, config, ceiling)
-        rows += found
-        best = max(row.images_per_second for row in found)
-        if name == "torch" and (fastest is None or best > fastest[0]):
-            fastest = (best, prepared)
     events.progress("timing", len(wanted), len(wanted))
     if not rows:
         raise ConfigError("no engine can run it: " + "; ".join(f"{what}: {reason}" for what, reason in refused))
     time_goes, profiled = ({}, "") if fastest is None else _where(fastest[1], images, max(config.batch_sizes))
+    kept = [row for row in rows if row.loss is None or row.loss <= config.max_loss]
     return BenchResult(
         model=config.model,
         parameters=sum(parameter.numel() for parameter in bundle.model.parameters()),
@@ -168,7 +182,52 @@ def bench(config: BenchConfig, events: Events) -> BenchResult:
         reading=reading,
         time_goes=time_goes,
         profiled=profiled,
-        verdict=_verdict(rows, reading, ceiling, time_goes),
+        verdict=_verdict(kept or rows, reading, ceiling, time_goes),
+        labelled_pictures=0 if given is None else len(given.labelled.images),
+        own_accuracy=standards.own_accuracy,
+        keeps_accuracy="" if given is None else _keeps_accuracy(kept, config.max_loss),
+    )
+
+
+@dataclass(frozen=True)
+class _Standards:
+    """The model's own answers in float32, on the pictures and on the labelled ones, computed once for all engines."""
+
+    images: Tensor
+    own: Tensor
+    labelled: Labelled | None
+    labelled_own: Tensor | None
+
+    @staticmethod
+    def of(bundle: Bundle, images: Tensor, given: CheckPictures | None) -> _Standards:
+        labelled = None if given is None else given.labelled
+        images = images[:_MAX_COMPARED]
+        labelled_own = None if labelled is None else own_answers(bundle, labelled.images)
+        return _Standards(images, own_answers(bundle, images), labelled, labelled_own)
+
+    @property
+    def own_accuracy(self) -> float | None:
+        if self.labelled is None or self.labelled_own is None:
+            return None
+        return float((self.labelled_own.argmax(1) == self.labelled.labels).double().mean())
+
+    def hold_against(self, prepared: Prepared) -> tuple[Check, Check | None]:
+        """Its check on the pictures, and on the labelled ones."""
+        near = check(prepared, self.images, self.own)
+        if self.labelled is None or self.labelled_own is None:
+            return near, None
+        return near, check(prepared, self.labelled.images, self.labelled_own, self.labelled.labels)
+
+
+def _keeps_accuracy(kept: Sequence[BenchRow], max_loss: float) -> str:
+    """One sentence: the fastest of the rows that keep the accuracy."""
+    if not kept:
+        return f"nothing keeps the accuracy: everything loses more than the {100 * max_loss:.2f} points allowed"
+    best = max(kept, key=lambda row: row.images_per_second)
+    assert best.loss is not None
+    return (
+        f"the fastest that keeps the accuracy: {best.engine} {best.precision}, {best.images_per_second:,.0f} pictures a"
+        f" second in batches of {best.batch_size}, {100 * best.loss:.2f} points lost, {100 * max_loss:.2f} allowed"
     )
 
 
@@ -185,6 +244,18 @@ def _bundle(name: str, events: Events) -> Bundle:
 
 def _as_channels(pixels: Any) -> Any:
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _pictures(
+    paths: Sequence[str], preprocessing: Preprocessing, given: CheckPictures | None, events: Events
+) -> tuple[Reading | None, Tensor]:
+    """What reading them costs, and the pictures, (N, C, H, W) uint8: where none are named, labelled or made-up ones."""
+    if paths:
+        return _read(paths, preprocessing, events)
+    if given is not None:
+        return None, given.calibration
+    made_up = [np.asarray(pixels) for _, pixels in made_up_pictures(preprocessing)]
+    return None, torch.from_numpy(np.stack([_as_channels(pixels) for pixels in made_up]))
 
 
 def _read(paths: Sequence[str], preprocessing: Preprocessing, events: Events) -> tuple[Reading, Tensor]:
@@ -217,13 +288,13 @@ def _read(paths: Sequence[str], preprocessing: Preprocessing, events: Events) ->
 def _time(
     prepared: Prepared,
     plan: InferenceConfig,
-    bundle: Bundle,
+    macs: int,
     images: Tensor,
     config: BenchConfig,
     ceiling: dict[Precision, float],
+    near: Check,
+    judged: Check | None,
 ) -> list[BenchRow]:
-    cosine = check(prepared, bundle, plan, images[:32]).cosine
-    macs = count_macs(bundle.config.model)
     rows = []
     for size in config.batch_sizes:
         batch = _batch(images, size)
@@ -238,8 +309,10 @@ def _time(
                 1000 * seconds,
                 size / seconds,
                 share,
-                cosine,
+                near.cosine,
                 str(prepared.description),
+                None if judged is None else judged.accuracy,
+                None if judged is None else judged.loss,
             )
         )
     return rows

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vitrail.configuration import to_dict
 from vitrail.data.sources.pictures import find_pictures
+from vitrail.engines.config import AnsweringConfig
 from vitrail.errors import DataError
+from vitrail.tasks.answering import find_answerer
 from vitrail.tasks.features import FeatureKind, forward_features_of
 from vitrail.tasks.inference import ask_in_batches, find_loader
 from vitrail.tasks.vectors import open_vectors
 from vitrail.training.events import Events
-from vitrail.training.precision import Precision
 from vitrail.weights.load import load
 
 
@@ -26,7 +27,7 @@ class EmbedConfig:
     layer: int | None = None  # as in `features.extract_features`
     force: bool = False  # replace a file that is there already
     batch_size: int = 32
-    precision: Precision | Literal["auto"] = "float32"  # "auto": bfloat16 where a trial finds it faster and no worse
+    answering: AnsweringConfig = field(default_factory=AnsweringConfig)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def embed(config: EmbedConfig, events: Events) -> EmbedResult:
     one is in, so a kill leaves either the older file or none.
 
     Raises:
-        ConfigError: a file that is there already, no known kind of file, or features that the model has not.
+        ConfigError: a file that is there already, no known kind of file, features that the model has not, or as
+            `find_answerer`.
         DataError: no picture was found, or none can be read. WeightsError: the model cannot be trusted.
     """
     vectors = open_vectors(Path(config.out).expanduser(), config.force)
@@ -64,6 +66,8 @@ def embed(config: EmbedConfig, events: Events) -> EmbedResult:
         forward = forward_features_of(bundle.model, config.features, config.layer)
         preprocessing = bundle.config.preprocessing
         loader, threads = find_loader(source, preprocessing, config.batch_size)
+        is_plain = config.features == "pre_logits" and config.layer is None
+        answerer = find_answerer(bundle, loader, "features" if is_plain else None, config.answering, events)
         broken: list[tuple[str, str]] = []
         done = num_rows = num_features = 0
         for answers in ask_in_batches(
@@ -71,9 +75,9 @@ def embed(config: EmbedConfig, events: Events) -> EmbedResult:
             loader,
             preprocessing,
             forward=forward,
-            precision=config.precision,
+            prepared=answerer.prepared,
+            precision=answerer.precision,
             threads=threads,
-            events=events,
         ):
             broken += [(source.key(index), message) for index, message in answers.broken]
             if len(answers.indices):
@@ -89,6 +93,7 @@ def embed(config: EmbedConfig, events: Events) -> EmbedResult:
             "weights": bundle.config.files.get("model.safetensors", ""),
             "preprocessing": to_dict(preprocessing),
             "features": config.features if config.layer is None else f"{config.features} of block {config.layer}",
+            **answerer.to_json(),
         }
         return EmbedResult(vectors.finish(made_from), num_rows, num_features, tuple(broken))
     finally:

@@ -13,13 +13,14 @@ import numpy.typing as npt
 from vitrail.data.imagenet_classes import imagenet_labels
 from vitrail.data.loader import Loader
 from vitrail.data.sources import open_source
-from vitrail.data.sources.base import Source, several, shown
+from vitrail.data.sources.base import Source, shown
 from vitrail.data.split import SPLIT_NAMES, SPLITS_BY_NAME, TEST
 from vitrail.data.transforms import EvaluationTransform
 from vitrail.errors import DataError
 from vitrail.evaluators.evaluation import Evaluation, evaluate
 from vitrail.evaluators.real_labels import RealScore, check_real_labels, picture_number, real_score
 from vitrail.tasks.inference import ask, load_classifier
+from vitrail.tasks.labelled import match_classes
 from vitrail.training.events import Events
 
 
@@ -66,29 +67,18 @@ def evaluate_bundle(config: EvaluateConfig, events: Events) -> EvaluateResult:
     split, indices = _rows(source, config)
     if real_labels is not None:
         _places(source, indices)
-    known = {name: label for label, name in enumerate(bundle.config.labels)}
-    translation = np.array([known.get(name, -1) for name in source.classes], dtype=np.int64)
-    labels = translation[source.labels]
-    unknown = tuple(name for name in source.classes if name not in known)
-    indices = indices[labels[indices] >= 0]
-    if not len(indices):
-        raise DataError(
-            f"{config.data}: none of its classes ({several(list(source.classes))}) is one that the model knows"
-            f" ({several(list(bundle.config.labels))}); classes are matched by their exact names"
-        )
-    if unknown:
-        events.warning(f"left out, because the model does not know the class: {several(list(unknown))}")
+    matched = match_classes(source, indices, bundle.config.labels, events)
     preprocessing = bundle.config.preprocessing
     answers = ask(
         bundle.model,
-        Loader(source, indices, EvaluationTransform(preprocessing), batch_size=config.batch_size, seed=0),
+        Loader(source, matched.indices, EvaluationTransform(preprocessing), batch_size=config.batch_size, seed=0),
         preprocessing,
         temperature=bundle.config.temperature,
         progress=lambda done, total: events.progress("evaluating", done, total),
     )
     for _, message in answers.broken:
         events.warning(f"left out: {message}")
-    probabilities, labels = answers.probabilities, labels[answers.indices]
+    probabilities, labels = answers.probabilities, matched.labels[answers.indices]
     real = None
     if real_labels is not None:
         places = _places(source, answers.indices)
@@ -99,7 +89,7 @@ def evaluate_bundle(config: EvaluateConfig, events: Events) -> EvaluateResult:
         labels=labels,
         probabilities=probabilities,
         broken=tuple((source.key(index), message) for index, message in answers.broken),
-        unknown=unknown,
+        unknown=matched.unknown,
         real=real,
     )
 

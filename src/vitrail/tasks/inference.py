@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,8 @@ from vitrail.data.config import LoaderConfig, Preprocessing
 from vitrail.data.loader import MAX_WORKERS, Loader, num_cores
 from vitrail.data.sources.base import Source
 from vitrail.data.transforms import EvaluationTransform
-from vitrail.errors import ConfigError, WeightsError
+from vitrail.engines.base import Prepared
+from vitrail.errors import WeightsError
 from vitrail.tasks.pace import Pace
 from vitrail.training.events import Events
 from vitrail.training.precision import Precision, autocast
@@ -49,10 +49,9 @@ def ask(
     preprocessing: Preprocessing,
     *,
     forward: Callable[[Tensor], Tensor] | None = None,
-    forward_uint8: Callable[[Tensor], Tensor] | None = None,
-    precision: Precision | Literal["auto"] = "float32",
+    prepared: Prepared | None = None,
+    precision: Precision = "float32",
     threads: int = 0,
-    events: Events | None = None,
     temperature: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Answers:
@@ -60,11 +59,10 @@ def ask(
 
     Args:
         forward: (B, C, H, W) normalised pictures -> (B, K).
-        forward_uint8: (B, C, H, W) pictures as they are loaded, uint8 -> (B, K), in place of normalising them and of
-            `forward`, where another engine does both.
-        precision: "bfloat16" for autocast; "auto" for what a trial on the first batches says (`pace.py`).
-        threads: decode in so many threads of this process (`Loader.once`), and try how many the model does best with.
-        events: hears what a trial chose.
+        prepared: an engine's, which takes pictures as they are loaded and answers in place of the model.
+        precision: of the model itself: "bfloat16" for autocast.
+        threads: decode in so many threads of this process (`Loader.once`), and try how many the model does best with,
+            unless an engine has compiled it for a number of them.
         temperature: of the probabilities, which softmax(values / temperature) gives.
         progress: called with (pictures done, pictures in all).
     """
@@ -75,10 +73,9 @@ def ask(
         loader,
         preprocessing,
         forward=forward,
-        forward_uint8=forward_uint8,
+        prepared=prepared,
         precision=precision,
         threads=threads,
-        events=events,
     )
     for part in batches:
         parts.append(part)
@@ -101,32 +98,28 @@ def ask_in_batches(
     preprocessing: Preprocessing,
     *,
     forward: Callable[[Tensor], Tensor] | None = None,
-    forward_uint8: Callable[[Tensor], Tensor] | None = None,
-    precision: Precision | Literal["auto"] = "float32",
+    prepared: Prepared | None = None,
+    precision: Precision = "float32",
     threads: int = 0,
-    events: Events | None = None,
 ) -> Iterator[Answers]:
     """As `ask`, but the rows of each batch as they come, for more pictures than fit into memory."""
     device = next(model.parameters()).device
-    if forward_uint8 is not None and precision != "float32":
-        raise ConfigError(f"precision '{precision}': another engine answers, in a precision of its own")
 
-    def answer(images: Tensor, precision: Precision) -> npt.NDArray[np.float32]:
+    def answer(images: Tensor) -> npt.NDArray[np.float32]:
+        if prepared is not None:
+            return np.asarray(prepared(images).numpy())
         # Modes are entered anew for each batch: a generator must not leave them on while its caller runs.
         with torch.inference_mode(), autocast(device, precision):
-            images = images.to(device)
-            if forward_uint8 is not None:
-                output = forward_uint8(images)
-            else:
-                output = (forward or model)(normalize(images, preprocessing))
+            output = (forward or model)(normalize(images.to(device), preprocessing))
             return np.asarray(output.float().cpu().numpy())
 
+    may_change = threads > 0 and not (prepared is not None and prepared.description.is_compiled)
     num_batches = -(-len(loader.indices) // loader.batch_size)
     was_training = model.training
     model.eval()
     try:
         with (
-            Pace(answer, device, precision, num_batches if threads else 0, events) as pace,
+            Pace(answer, device, num_batches if may_change else 0) as pace,
             contextlib.closing(loader.once(threads)) as batches,  # type: ignore[type-var]
         ):
             for batch in batches:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from vitrail.data.sources.pictures import find_pictures
+from vitrail.engines.config import AnsweringConfig
 from vitrail.errors import ConfigError
+from vitrail.tasks.answering import find_answerer
 from vitrail.tasks.inference import ask, find_loader, load_classifier
 from vitrail.training.events import Events
-from vitrail.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class PredictConfig:
     pictures: tuple[str, ...]  # files, or folders whose pictures are taken
     top_k: int = 3
     batch_size: int = 32
-    precision: Precision | Literal["auto"] = "float32"  # "auto": bfloat16 where a trial finds it faster and no worse
+    answering: AnsweringConfig = field(default_factory=AnsweringConfig)
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -51,19 +52,20 @@ def predict(config: PredictConfig, events: Events) -> tuple[Prediction, ...]:
     """Answers in the order in which the pictures were named.
 
     Raises:
-        WeightsError: the bundle cannot be trusted. DataError: no picture was found.
+        WeightsError: the bundle cannot be trusted. DataError: no picture was found. ConfigError: as `find_answerer`.
     """
     source = find_pictures(config.pictures)
     bundle = load_classifier(config.model, events)
     preprocessing, labels = bundle.config.preprocessing, bundle.config.labels
     loader, threads = find_loader(source, preprocessing, config.batch_size)
+    answerer = find_answerer(bundle, loader, "logits", config.answering, events)
     answers = ask(
         bundle.model,
         loader,
         preprocessing,
-        precision=config.precision,
+        prepared=answerer.prepared,
+        precision=answerer.precision,
         threads=threads,
-        events=events,
         temperature=bundle.config.temperature,
         progress=lambda done, total: events.progress("predicting", done, total),
     )
