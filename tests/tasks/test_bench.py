@@ -10,13 +10,16 @@ import torch
 from PIL import Image
 
 from vitrail.cli.main import main
+from vitrail.data.batches import normalize
 from vitrail.data.config import Preprocessing
+from vitrail.engines.quantization import has_int8
 from vitrail.errors import ConfigError, DataError
 from vitrail.models.config import ViTConfig
 from vitrail.models.vit import VisionTransformer
 from vitrail.tasks.bench import BenchConfig, BenchRow, Reading, _verdict, bench
 from vitrail.training.events import Events
 from vitrail.weights.bundle import BundleConfig, save_bundle
+from vitrail.weights.load import load
 
 VIT = ViTConfig(image_size=(16, 16), patch_size=4, num_classes=2, width=32, depth=2, num_heads=2, mlp_size=64)
 
@@ -93,6 +96,52 @@ def test_what_cannot_be_is_refused(bundle: str, tmp_path: Path) -> None:
     (tmp_path / "no.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match="none of the pictures can be read"):
         bench(quick(bundle, str(tmp_path / "no.jpg")), Events())
+
+
+def labelled_by_the_model(bundle: str, folder: Path, *, is_black: bool) -> str:
+    """train/ and test/ in which the model itself is right about every picture; train/ may be black."""
+    model, draw = load(bundle).model, np.random.default_rng(1)
+    for number in range(60):
+        pixels = draw.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        images = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]
+        with torch.inference_mode():
+            name = "ab"[int(model(normalize(images, Preprocessing(image_size=(16, 16)))).argmax())]
+        split = "train" if number < 20 else "test"
+        (folder / split / name).mkdir(parents=True, exist_ok=True)
+        shown = np.zeros_like(pixels) if is_black and split == "train" else pixels
+        Image.fromarray(shown).save(folder / split / name / f"{number}.png")
+    return str(folder)
+
+
+def test_with_labelled_pictures_every_row_has_its_accuracy(bundle: str, tmp_path: Path) -> None:
+    labelled = labelled_by_the_model(bundle, tmp_path / "labelled", is_black=False)
+    result = bench(quick(bundle, labelled=labelled, max_loss=0.2), Events())
+    assert (result.labelled_pictures, result.own_accuracy) == (40, 1.0)
+    for row in result.rows:
+        assert row.accuracy is not None
+        assert row.loss == pytest.approx(1 - row.accuracy)
+        assert row.accuracy >= (1 if row.precision == "float32" else 0.8)
+    best = max(result.rows, key=lambda row: row.images_per_second)
+    assert f": {best.engine} {best.precision}, " in result.keeps_accuracy
+    assert result.keeps_accuracy.endswith(f"{100 * best.loss:.2f} points lost, 20.00 allowed")  # type: ignore[operator]
+
+
+@pytest.mark.skipif(not has_int8(), reason="this processor has no exact 8-bit products")
+def test_what_loses_too_much_is_refused_by_name_and_never_the_fastest(
+    bundle: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled = labelled_by_the_model(bundle, tmp_path / "labelled", is_black=True)
+    arguments = ["bench", bundle, "--labelled", labelled, "--engines", "torch", "--no-compile", "--seconds", "0.05"]
+    assert main([*arguments, "--precisions", "float32", "int8"]) == 0
+    out = capsys.readouterr().out
+    assert "accuracy  points lost" in out
+    *_, refused, own, fastest = out.splitlines()
+    assert refused.startswith("refused: torch int8: torch in int8 loses ")
+    assert "on 40 labelled pictures, more than the 0.30 allowed" in refused
+    assert own == "accuracy of the model itself in float32: 100.00 % of 40 pictures"
+    assert fastest.startswith("the fastest that keeps the accuracy: torch float32, ")
+    assert main([*arguments, "--precisions", "int8"]) == 0
+    assert "nothing keeps the accuracy" in capsys.readouterr().out
 
 
 def row(speed: float, share: float | None) -> BenchRow:
