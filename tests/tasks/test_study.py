@@ -100,7 +100,7 @@ def test_at_each_budget_every_family_spends_the_same_and_every_budget_is_its_sha
     for cell, config in cells.items():
         if config.model not in flops:
             with torch.device("meta"), FlopCounterMode(display=False) as counter:
-                build_model(config.model, initialize=False)(torch.empty(1, 3, *config.model.image_size))
+                build_model(config.model, initialize=False).eval()(torch.empty(1, 3, *config.model.image_size))
             flops[config.model] = counter.get_total_flops()
         spent = 3 * flops[config.model] * config.batch_size * config.schedule.steps
         assert spent / whole == pytest.approx(BUDGETS[family_and_budget(cell)[1]], rel=0.02)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, get_args
@@ -22,7 +22,8 @@ from vitrail.weights.bundle import Bundle
 
 @dataclass(frozen=True)
 class Candidate:
-    """One engine and precision that was tried, with milliseconds a picture, or the reason why it was left out."""
+    """One engine and precision that was tried: milliseconds a picture, where it had to be faster than another, or the
+    reason why it was left out."""
 
     engine: EngineName
     precision: Precision
@@ -72,6 +73,7 @@ def choose_engine(
     near_on: Tensor | None = None,
     engines: Sequence[EngineName] | None = None,
     precisions: Sequence[Precision] = get_args(Precision),
+    progress: Callable[[int, int], None] | None = None,
 ) -> Choice:
     """Try every installed engine in every precision, and take the fastest of those that keep the accuracy.
 
@@ -86,6 +88,7 @@ def choose_engine(
         near_on: pictures like those to come, (N, C, H, W) uint8, on which no row of float32 or bfloat16 may be further
             than `MAX_OFF` from the model's own.
         engines: those installed by default.
+        progress: called with (tried, to be tried).
     Raises:
         ConfigError: nothing passes; every reason is said.
     """
@@ -99,26 +102,33 @@ def choose_engine(
     if past is not None:
         for tried in wanted:
             if [tried.engine, tried.precision] == past["choice"]:
-                candidate, prepared = tests.take(tried, is_timed=False)
+                candidate, prepared = tests.take(tried)
                 if prepared is not None:
-                    known = tuple(Candidate(*item) for item in past["milliseconds"])
+                    known = tuple(Candidate(*item) for item in past.get("milliseconds", []))
                     return Choice(prepared, tried, known, candidate.check, is_remembered=True)
     found: list[Candidate] = []
-    best: tuple[Candidate, Prepared, InferenceConfig] | None = None
-    for tried in wanted:
-        candidate, prepared = tests.take(tried, is_timed=len(wanted) > 1)
-        found.append(candidate)
+    best: Prepared | None = None
+    place = 0  # of the best among those found
+    for number, tried in enumerate(wanted, 1):
+        candidate, prepared = tests.take(tried)
+        if prepared is not None and best is not None:
+            best_time, time = _milliseconds(best, prepared, config.batch_size)
+            found[place] = replace(found[place], milliseconds=best_time)
+            candidate = replace(candidate, milliseconds=time)
         # The slower one is let go at once: a large model five times over may be more than the memory holds.
-        if prepared is not None and (best is None or _time(candidate) < _time(best[0])):
-            best = candidate, prepared, tried
+        if prepared is not None and (best is None or time < best_time):
+            best, place = prepared, len(found)
+        found.append(candidate)
+        if progress is not None:
+            progress(number, len(wanted))
     if best is None:
         reasons = "; ".join(f"{item.engine} {item.precision}: {item.refused}" for item in found)
         raise ConfigError(f"no engine passes: {reasons}")
-    candidate, prepared, tried = best
+    chosen = wanted[place]
     if len(wanted) > 1:
         timed = [[item.engine, item.precision, item.milliseconds] for item in found if item.refused is None]
-        trials.keep("engine", facts, {"choice": [tried.engine, tried.precision], "milliseconds": timed})
-    return Choice(prepared, tried, tuple(found), candidate.check)
+        trials.keep("engine", facts, {"choice": [chosen.engine, chosen.precision], "milliseconds": timed})
+    return Choice(best, chosen, tuple(found), found[place].check)
 
 
 def is_remembered(
@@ -149,8 +159,11 @@ def _facts(bundle: Bundle, config: InferenceConfig, tried: list[InferenceConfig]
     }
 
 
-def _time(candidate: Candidate) -> float:
-    return candidate.milliseconds or 0.0
+def _milliseconds(one: Prepared, other: Prepared, batch_size: int) -> tuple[float, float]:
+    """Of each, a picture. In turns: what slows the machine down meanwhile slows both."""
+    example = torch.zeros(batch_size, *one.image_shape, dtype=torch.uint8)
+    times = trials.time_in_turns({"one": partial(one, example), "other": partial(other, example)})
+    return 1000 * times["one"] / batch_size, 1000 * times["other"] / batch_size
 
 
 class _Tests:
@@ -176,8 +189,8 @@ class _Tests:
         """Whether there is what this precision needs."""
         return config.precision != "int8" or (self._calibration is not None and self._judged is not None)
 
-    def take(self, config: InferenceConfig, *, is_timed: bool) -> tuple[Candidate, Prepared | None]:
-        """A candidate with its check and its speed, and what was prepared; None where it was left out."""
+    def take(self, config: InferenceConfig) -> tuple[Candidate, Prepared | None]:
+        """A candidate with its check, and what was prepared; None where it was left out."""
         candidate = Candidate(config.engine, config.precision)
         if not self.can_judge(config):
             refused = "not tried: it needs pictures to calibrate on and labelled ones to be checked on"
@@ -193,9 +206,10 @@ class _Tests:
                 require_accuracy(found, config, self._max_loss)
         except VitrailError as error:
             return replace(candidate, check=found, refused=str(error)), None
-        candidate = replace(candidate, check=found)
-        if is_timed:
-            example = torch.zeros(config.batch_size, *prepared.image_shape, dtype=torch.uint8)
-            seconds = trials.time_in_turns({"it": partial(prepared, example)})["it"]
-            candidate = replace(candidate, milliseconds=1000 * seconds / len(example))
-        return candidate, prepared
+        except Exception as error:
+            if config.engine == "torch":
+                raise
+            # Other people's code may fail on a model in any way, and must not take a command with it that has others.
+            said = str(error).strip().partition("\n")[0]
+            return replace(candidate, refused=f"{type(error).__name__}: {said}"), None
+        return replace(candidate, check=found), prepared

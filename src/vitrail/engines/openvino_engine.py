@@ -180,7 +180,7 @@ def _quantize(model: Any, calibration: Tensor | None) -> Any:
 
         nncf.set_log_level(40)
         pictures = nncf.Dataset([picture.numpy() for picture in calibration.split(1)])
-        # In 8 bits the two together cost a trained model's logits up to 89 % of their length, all others 5 %.
+        # In 8 bits the two together put a trained model's logits off by up to 89 % of their length, all others by 5 %.
         products = [one for one in model.get_ordered_ops() if one.get_type_name() in ("MatMul", "Convolution")]
         first_and_last = nncf.IgnoredScope(names=[products[place].get_friendly_name() for place in (0, -1)])
         return nncf.quantize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from vitrail.training.events import Events
 from vitrail.training.precision import Precision as OwnPrecision
 from vitrail.weights.bundle import Bundle
 
-# Trying all engines in both precisions costs as much as the model's own answers to about 200 pictures, whatever its
+# Trying all engines in both precisions costs as much as the model's own answers to about 250 pictures, whatever its
 # size; and of a small model, whose answers take no time, about as many seconds as here, most of them for preparing.
 FEW_PICTURES = 256
 TRIAL_SECONDS, PREPARE_SECONDS = 30.0, 5.0  # of all engines; of the one that was found before
@@ -74,15 +75,17 @@ def find_answerer(
         return _in_integers(bundle, plan, config, events)
     if config.engine == "auto" and (config.precision != "auto" or not _pays(bundle, loader, plan)):
         return itself
-    if config.precision == "auto":
-        precisions = _FLOATS if len(loader.indices) >= FEW_PICTURES else ("float32",)
+    if config.precision != "auto":
+        precisions: tuple[Precision, ...] = (config.precision,)
     else:
-        precisions = (config.precision,)
+        precisions = _FLOATS if len(loader.indices) >= FEW_PICTURES else ("float32",)
     images = _first_pictures(loader, CHECKED_ON)
     if not len(images):
         return itself
     try:
-        choice = choose_engine(bundle, plan, near_on=images, engines=engines, precisions=precisions)
+        choice = choose_engine(
+            bundle, plan, near_on=images, engines=engines, precisions=precisions, progress=_progress(events)
+        )
     except ConfigError as error:
         if config.engine != "auto":
             raise
@@ -123,6 +126,7 @@ def _in_integers(bundle: Bundle, plan: InferenceConfig, config: AnsweringConfig,
         max_loss=config.max_loss,
         engines=engines,
         precisions=("int8",),
+        progress=_progress(events),
     )
     events.note(_tell(choice))
     events.note(_tell_accuracy(choice, config.max_loss))
@@ -133,6 +137,10 @@ def _in_integers(bundle: Bundle, plan: InferenceConfig, config: AnsweringConfig,
     cosine = check(prepared, images, own_answers(bundle, images, plan.answer)).cosine
     events.note(f"int8: the vectors' mean cosine with those of float32 is {cosine:.4f} on {len(images):,} pictures")
     return Answerer(prepared)
+
+
+def _progress(events: Events) -> Callable[[int, int], None]:
+    return lambda done, total: events.progress("trying engines", done, total)
 
 
 def _first_pictures(loader: Loader, count: int) -> Tensor:
@@ -153,7 +161,9 @@ def _tell(choice: Choice) -> str:
         if candidate.refused is not None:
             refused.append(name)
         elif candidate.milliseconds is not None and choice.is_chosen(candidate):
-            facts.append(f"{candidate.milliseconds:.1f} ms a picture{' before' if choice.is_remembered else ''}")
+            facts.append(
+                f"{candidate.milliseconds:.1f} ms a picture{' when tried before' if choice.is_remembered else ''}"
+            )
         elif candidate.milliseconds is not None:
             others.append(f"{name} {candidate.milliseconds:.1f}")
     if choice.check is not None and choice.config.precision != "int8":
@@ -172,5 +182,5 @@ def _tell_accuracy(choice: Choice, max_loss: float) -> str:
     assert found.loss is not None
     return (
         f"int8: {100 * found.accuracy:.2f} % of {found.pictures:,} pictures, float32 {100 * found.own_accuracy:.2f} %:"
-        f" {100 * abs(found.loss):.2f} points {'gained' if found.loss < 0 else 'lost'}, {100 * max_loss:.2f} allowed"
+        f" {100 * found.loss:.2f} points lost, {100 * max_loss:.2f} allowed"
     )
