@@ -227,7 +227,8 @@ def _keeps_accuracy(kept: Sequence[BenchRow], max_loss: float) -> str:
     assert best.loss is not None
     return (
         f"the fastest that keeps the accuracy: {best.engine} {best.precision}, {best.images_per_second:,.0f} pictures a"
-        f" second in batches of {best.batch_size}, {100 * best.loss:.2f} points lost, {100 * max_loss:.2f} allowed"
+        f" second in batches of {best.batch_size}, {100 * abs(best.loss):.2f} points {'gained' if best.loss < 0 else 'lost'},"
+        f" {100 * max_loss:.2f} allowed"
     )
 
 
