@@ -225,9 +225,10 @@ def _keeps_accuracy(kept: Sequence[BenchRow], max_loss: float) -> str:
         return f"nothing keeps the accuracy: everything loses more than the {100 * max_loss:.2f} points allowed"
     best = max(kept, key=lambda row: row.images_per_second)
     assert best.loss is not None
+    change = "gained" if best.loss < 0 else "lost"
     return (
         f"the fastest that keeps the accuracy: {best.engine} {best.precision}, {best.images_per_second:,.0f} pictures a"
-        f" second in batches of {best.batch_size}, {100 * abs(best.loss):.2f} points {'gained' if best.loss < 0 else 'lost'},"
+        f" second in batches of {best.batch_size}, {100 * abs(best.loss):.2f} points {change},"
         f" {100 * max_loss:.2f} allowed"
     )
 
