@@ -21,6 +21,7 @@ from vitrail.models.build import build_model
 from vitrail.models.config import ViTConfig
 from vitrail.training import fused_block
 from vitrail.training.block_kernels import Gelu, block_kernels
+from vitrail.training.events import SilentSink
 from vitrail.training.fused_block import can_fuse, fused, set_fused
 
 needs_kernels = pytest.mark.skipif(block_kernels() is None, reason="no processor with AVX512-BF16, or no compiler")
@@ -247,6 +248,19 @@ def test_a_run_on_fused_blocks_resumes_bit_for_bit(tmp_path: Path) -> None:
     for name, value in whole.objective.state_dict().items():
         assert torch.equal(value, found[name]), name
     assert any(not torch.equal(value, found[name]) for name, value in plain.objective.state_dict().items())
+
+
+def test_a_run_that_was_to_be_fused_and_cannot_be_says_so() -> None:
+    """The toy's blocks drop, which no kernel does."""
+    told: list[str] = []
+
+    class Heard(SilentSink):
+        def warning(self, message: str) -> None:
+            told.append(message)
+
+    Toy(replace(CONFIG, fused_blocks=True)).run(Heard())
+    assert len(told) == 1
+    assert told[0].startswith("fused_blocks: ")
 
 
 @pytest.mark.parametrize("pooling", ["token", "gap", "map"])

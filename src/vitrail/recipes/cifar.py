@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vitrail.data.config import Augmentation, LoaderConfig, Preprocessing
+from vitrail.data.config import Augmentation, BatchAugmentation, LoaderConfig
 from vitrail.models.config import ViTConfig
-from vitrail.objectives.config import SupervisedConfig
-from vitrail.recipes.from_scratch import MUON
+from vitrail.recipes.from_scratch import MUON, small_pictures
 from vitrail.recipes.situation import Situation
-from vitrail.training.config import AveragingConfig, ScheduleConfig, TrainConfig
+from vitrail.training.config import ScheduleConfig, TrainConfig
 
 
 def cifar10_20min(situation: Situation) -> TrainConfig:
@@ -20,37 +19,22 @@ def cifar10_20min(situation: Situation) -> TrainConfig:
     87.3 % of the 10,000 test pictures (86.6 to 87.9). The curve, on 1,000 validation pictures: 74.5 % after 2 epochs,
     79.4 after 6, 81.5 after 10, 83.2 after 14, 84.5 after 18, 87.1 after 22. A plain Vision Transformer of timm
     (patches of 4 pixels, 192 wide, 6 blocks, attention written out) in a loop of the same batch, optimizer, schedule
-    and augmentation, for as long: 76.2 %.
+    and augmentation (but shifts a whole batch at a time), for as long: 76.2 %.
     """
-    half = (0.5,) * situation.facts.num_channels
-    return TrainConfig(
+    small = small_pictures(situation)
+    assert isinstance(small.model, ViTConfig)
+    return replace(
+        small,
         recipe="cifar10_20min",
         # A fiftieth is enough for the curve; the rest is learnt from.
         data=replace(situation.data, validation_share=0.02),
-        model=ViTConfig(
-            image_size=(32, 32),
-            patch_size=8,
-            in_channels=situation.facts.num_channels,
-            num_classes=situation.facts.num_classes,
-            width=192,
-            depth=2,
-            num_heads=3,
-            mlp_size=768,
-            pooling="gap",
-            class_token=False,
-            layer_scale_init=0.1,
-            stem="conv",
-            stem_widths=(64, 128, 192),
-            stem_blocks=(1, 1, 1),
-        ),
-        preprocessing=Preprocessing((32, 32), mean=half, std=half),
+        model=replace(small.model, depth=2),
+        preprocessing=replace(small.preprocessing, crop_fraction=1.0),
         augmentation=Augmentation(crop="shift", max_shift=4, flip_rate=0.5),
+        batch_augmentation=BatchAugmentation(),
         loader=LoaderConfig(cache="memory"),
-        objective=SupervisedConfig(label_smoothing=0.1, balance=situation.balance),
         optimizer=replace(MUON, learning_rate=3e-3),
         schedule=ScheduleConfig(epochs=22, warmup_epochs=1, decay="linear"),
-        averaging=AveragingConfig(rate=0.99),
         batch_size=128,
-        seed=situation.seed,
         evaluate_every_epochs=2,
     )

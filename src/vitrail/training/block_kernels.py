@@ -74,7 +74,7 @@ class BlockKernels:
         """stream_grad = passing + what comes back through the norm, (rows, width) float32; the two may be one tensor.
         branch_grad (bfloat16), where one is given, gets a copy. Returns the gradients of weight and bias, (width,)."""
         rows, width = sums.shape
-        found = torch.empty(torch.get_num_threads(), 2, width)
+        found = torch.zeros(torch.get_num_threads(), 2, width)  # OpenMP may start fewer threads than it is asked for
         arrays = (normed_grad, sums, mean, rstd, weight, passing, stream_grad, branch_grad, found)
         self._call("norm_backward", *arrays, rows, width)
         weight_grad, bias_grad = found.sum(0)
@@ -88,7 +88,7 @@ class BlockKernels:
         """grad (rows, width) of the active features becomes that of the hidden ones, in place; `active` is computed
         again. All bfloat16. Returns the sum of the gradients over the rows, (width,) float32."""
         rows, width = hidden.shape
-        sums = torch.empty(torch.get_num_threads(), width)
+        sums = torch.zeros(torch.get_num_threads(), width)
         self._call("gelu_backward", hidden, grad, active, sums, rows, width, _KINDS[kind])
         return sums.sum(0)
 

@@ -184,21 +184,11 @@ class _FusedBlock(torch.autograd.Function):
             else:
                 totals = [value.float() for value in found]
         w2, b2, w1, b1, norm2_grad, norm2_bias, w_proj, b_proj, w_qkv, b_qkv, norm1_grad, norm1_bias = totals
+        of_settings = (None,) * 5
         return (
-            *(
-                None,
-                None,
-                None,
-                None,
-                None,
-                grad,
-                norm1_grad,
-                norm1_bias,
-                w_qkv,
-                b_qkv if ctx.needs_input_grad[9] else None,
-            ),
-            *(w_proj, b_proj, norm2_grad, norm2_bias, w1, b1, w2, b2),
-        )
+            *of_settings, grad, norm1_grad, norm1_bias, w_qkv, b_qkv if ctx.needs_input_grad[9] else None,
+            w_proj, b_proj, norm2_grad, norm2_bias, w1, b1, w2, b2,
+        )  # fmt: skip
 
 
 def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from vitrail.data.loader import Batch, Loader
 from vitrail.data.order import step_seed
 from vitrail.training.config import TrainConfig
 from vitrail.training.events import Events
-from vitrail.training.fused_block import set_fused
+from vitrail.training.fused_block import can_fuse, set_fused
 from vitrail.training.interrupts import Interrupts
 from vitrail.training.optimizer import clip_gradients, set_learning_rate
 from vitrail.training.precision import autocast
@@ -53,6 +53,11 @@ def train(
     """
     objective, optimizer = state.objective, state.optimizer
     session = Session(state, plan, config, folder, events, evaluate, key)
+    if config.fused_blocks and not can_fuse(objective):
+        events.warning(
+            "fused_blocks: this machine has no compiler or processor for them, or they do not suit the model; blocks go"
+            " the plain way, so last bits differ from those of a run that had them"
+        )
     set_fused(objective, bool(config.fused_blocks))
     forward = compiled(objective, config.compile)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
