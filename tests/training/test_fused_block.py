@@ -58,13 +58,14 @@ def test_attention_is_that_of_float64(batch: int, tokens: int, heads: int, lanes
     expected = attend(exact, heads)
     expected.backward(grad.double())
     found, lse = kernels.attention_forward(qkv, heads)
-    back = kernels.attention_backward(qkv, found, lse, grad)
+    back, sums = kernels.attention_backward(qkv, found, lse, grad)
     assert exact.grad is not None
     assert distance(found, expected.detach()) < 0.005
     # Where one weight is all but 1 the gradients of query and key are differences of nearly equal numbers: what
     # rounding leaves of them is by the lengths of value and key.
     rounding = 0.01 * grad.double().norm() * max(scale, scale**2)
     assert (back.double() - exact.grad).norm() < 0.01 * exact.grad.norm() + rounding
+    assert (sums - back.double().sum((0, 1))).norm() < 0.01 * back.double().norm()
 
 
 @needs_kernels
@@ -84,7 +85,10 @@ def test_the_norm_is_that_of_float64(rows: int, width: int) -> None:
     assert distance(normed, F.layer_norm(exact, (width,), *parameters, eps=1e-6).detach()) < 0.005
     passing = torch.randn(rows, width, generator=draw)
     total, copy = torch.empty_like(passing), torch.empty(rows, width, dtype=torch.bfloat16)
-    weight_grad, bias_grad = kernels.norm_backward(grad, sums, mean, rstd, weight, passing, total, copy)
+    again, weight_grad, bias_grad, grad_sum = kernels.norm_backward(
+        grad, sums, mean, rstd, weight, bias, passing, total, copy
+    )
+    assert torch.equal(again, normed)
     assert exact.grad is not None
     assert parameters[0].grad is not None
     assert parameters[1].grad is not None
@@ -92,6 +96,10 @@ def test_the_norm_is_that_of_float64(rows: int, width: int) -> None:
     assert torch.equal(copy, total.bfloat16())
     assert distance(weight_grad, parameters[0].grad) < 1e-4
     assert distance(bias_grad, parameters[1].grad) < 1e-4
+    assert distance(grad_sum, total.double().sum(0)) < 1e-4
+    lowered, sums = kernels.lower(total)
+    assert torch.equal(lowered, copy)
+    assert distance(sums, total.double().sum(0)) < 1e-4
 
 
 @needs_kernels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ class BlockKernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        self._functions: dict[str, Any] = {}
 
     def attention_forward(self, qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
         """qkv (batch, tokens, 3 * width) bfloat16 -> heads side by side (batch, tokens, width) bfloat16, and the
@@ -39,13 +41,14 @@ class BlockKernels:
         self._call("attention_forward", qkv, heads, lse, batch, tokens, num_heads, width // num_heads)
         return heads, lse
 
-    def attention_backward(self, qkv: Tensor, heads: Tensor, lse: Tensor, heads_grad: Tensor) -> Tensor:
-        """The gradient of qkv from that of `heads`, both bfloat16 and of the shapes above."""
-        grad = torch.empty_like(qkv)
+    def attention_backward(self, qkv: Tensor, heads: Tensor, lse: Tensor, heads_grad: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of qkv from that of `heads`, both bfloat16 and of the shapes above, and its sum over all tokens,
+        (3 * width,) float32."""
+        grad, sums = torch.empty_like(qkv), self._sums(qkv.shape[-1])
         batch, num_heads, tokens = lse.shape
         head_dim = heads.shape[-1] // num_heads
-        self._call("attention_backward", qkv, heads, lse, heads_grad, grad, batch, tokens, num_heads, head_dim)
-        return grad
+        self._call("attention_backward", qkv, heads, lse, heads_grad, grad, sums, batch, tokens, num_heads, head_dim)
+        return grad, sums.sum(0)
 
     def norm_forward(
         self, stream: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor, eps: float
@@ -56,9 +59,13 @@ class BlockKernels:
         sums = stream if branch is None else torch.empty_like(stream)
         normed = torch.empty(rows, width, dtype=torch.bfloat16)
         mean, rstd = torch.empty(rows), torch.empty(rows)
-        arrays = (stream, branch, weight, bias, ctypes.c_float(eps), sums, normed, mean, rstd)
+        arrays = (stream, branch, weight, bias, eps, sums, normed, mean, rstd)
         self._call("norm_forward", *arrays, rows, width)
         return sums, normed, mean, rstd
+
+    def add(self, stream: Tensor, branch: Tensor, sums: Tensor) -> None:
+        """sums = stream (rows, width) float32 + branch bfloat16."""
+        self._call("add", stream, branch, sums, stream.numel())
 
     def norm_backward(
         self,
@@ -67,18 +74,28 @@ class BlockKernels:
         mean: Tensor,
         rstd: Tensor,
         weight: Tensor,
+        bias: Tensor,
         passing: Tensor,
         stream_grad: Tensor,
         branch_grad: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """stream_grad = passing + what comes back through the norm, (rows, width) float32; the two may be one tensor.
-        branch_grad (bfloat16), where one is given, gets a copy. Returns the gradients of weight and bias, (width,)."""
+        branch_grad (bfloat16), where one is given, gets a copy. Returns what the norm had given, bit for bit, the
+        gradients of weight and bias, and the sum of stream_grad over the rows, (width,) each."""
         rows, width = sums.shape
-        found = torch.zeros(torch.get_num_threads(), 2, width)  # OpenMP may start fewer threads than it is asked for
-        arrays = (normed_grad, sums, mean, rstd, weight, passing, stream_grad, branch_grad, found)
+        found = self._sums(3, width)
+        normed = torch.empty_like(normed_grad)
+        arrays = (normed_grad, sums, mean, rstd, weight, bias, passing, stream_grad, branch_grad, normed, found)
         self._call("norm_backward", *arrays, rows, width)
-        weight_grad, bias_grad = found.sum(0)
-        return weight_grad, bias_grad
+        weight_grad, bias_grad, grad_sum = found.sum(0)
+        return normed, weight_grad, bias_grad, grad_sum
+
+    def lower(self, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """grad (rows, width) float32 -> the same in bfloat16, and its sum over the rows, (width,)."""
+        rows, width = grad.shape
+        lowered, sums = torch.empty(rows, width, dtype=torch.bfloat16), self._sums(width)
+        self._call("lower", grad, lowered, sums, rows, width)
+        return lowered, sums.sum(0)
 
     def gelu_forward(self, hidden: Tensor, active: Tensor, kind: Gelu) -> None:
         """active = GELU(hidden), both bfloat16; kinds as in `layers.mlp.make_activation`."""
@@ -88,24 +105,30 @@ class BlockKernels:
         """grad (rows, width) of the active features becomes that of the hidden ones, in place; `active` is computed
         again. All bfloat16. Returns the sum of the gradients over the rows, (width,) float32."""
         rows, width = hidden.shape
-        sums = torch.zeros(torch.get_num_threads(), width)
+        sums = self._sums(width)
         self._call("gelu_backward", hidden, grad, active, sums, rows, width, _KINDS[kind])
         return sums.sum(0)
 
-    def _call(self, name: str, *arguments: Tensor | int | ctypes.c_float | None) -> None:
+    def _sums(self, *shape: int) -> Tensor:
+        """For each thread a place for sums. Zeros: OpenMP may start fewer threads than it is asked for."""
+        return torch.zeros(torch.get_num_threads(), *shape)
+
+    def _call(self, name: str, *arguments: Tensor | int | float | None) -> None:
         if any(isinstance(argument, FakeTensor) for argument in arguments):
             return  # has a shape and no numbers: someone counts memory (`memory.py`)
-        values: list[Any] = []
-        for argument in arguments:
-            if isinstance(argument, int):
-                values.append(ctypes.c_long(argument))
-            elif isinstance(argument, Tensor):
-                assert argument.is_contiguous()
-                values.append(ctypes.c_void_p(argument.data_ptr()))
-            else:
-                values.append(argument)
-        if getattr(self._library, name)(*values, torch.get_num_threads()) == 1 and name.startswith("attention"):
+        assert all(argument.is_contiguous() for argument in arguments if isinstance(argument, Tensor))
+        function = self._functions.get(name) or self._declared(name, arguments)
+        values = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
+        if function(*values, torch.get_num_threads()) == 1 and name.startswith("attention"):
             raise MemoryError(f"no memory for {name}: take a smaller batch_size, or fewer num_threads")
+
+    def _declared(self, name: str, arguments: Sequence[Tensor | int | float | None]) -> Any:
+        """The function, told what it takes, which makes calling it several times as fast."""
+        function = getattr(self._library, name)
+        kinds = {int: ctypes.c_long, float: ctypes.c_float}
+        function.argtypes = [*(kinds.get(type(argument), ctypes.c_void_p) for argument in arguments), ctypes.c_int]
+        self._functions[name] = function
+        return function
 
 
 @functools.cache
@@ -131,7 +154,7 @@ def _is_right(kernels: BlockKernels) -> bool:
         _, normed, _, _ = kernels.norm_forward(stream, None, torch.ones(48), torch.zeros(48), 1e-6)
         active = torch.empty_like(qkv)
         kernels.gelu_forward(qkv, active, "gelu")
-        back = kernels.attention_backward(qkv, heads, lse, heads)
+        back, _ = kernels.attention_backward(qkv, heads, lse, heads)
         return bool(
             torch.allclose(heads.float(), expected, atol=0.02)
             and torch.allclose(normed.float(), F.layer_norm(stream, (48,)), atol=0.02)

@@ -102,7 +102,8 @@ class _FusedBlock(torch.autograd.Function):
     """x + MSA(LN(x)), then + MLP(LN(.)), in chunks of whole pictures.
 
     Products and the activations kept for the backward pass are bfloat16; the residual stream, statistics and the sums
-    of gradients over chunks are float32. Attention weights and active features are not kept but computed again.
+    of gradients over chunks are float32. Attention weights, normed tokens and active features are not kept but computed
+    again.
     """
 
     @staticmethod
@@ -130,7 +131,8 @@ class _FusedBlock(torch.autograd.Function):
         batch, length, width = tokens.shape
         weights = [weight.bfloat16() for weight in (qkv, proj, fc1, fc2)]
         add = [None if bias is None else bias.bfloat16() for bias in (qkv_bias, proj_bias, fc1_bias, fc2_bias)]
-        size = max(1, _CHUNK_BYTES // (2 * len(fc1) * length))
+        chunks = max(1, round(2 * batch * length * len(fc1) / _CHUNK_BYTES))
+        size = -(-batch // chunks)  # all of nearly one size
         answer = torch.empty(batch, length, width)
         kept: list[Tensor] = []
         for part, to in zip(tokens.contiguous().split(size), answer.split(size), strict=True):
@@ -143,16 +145,16 @@ class _FusedBlock(torch.autograd.Function):
             hidden = _linear(normed2, weights[2], add[2])
             active = torch.empty_like(hidden)
             kernels.gelu_forward(hidden, active, gelu)
-            torch.add(middle, _linear(active, weights[3], add[3]), out=to.view(-1, width))
-            kept += [stream, normed1, mean1, rstd1, parts, heads, lse, middle, normed2, mean2, rstd2, hidden]
-        ctx.save_for_backward(norm1, norm2, *weights, *kept)
+            kernels.add(middle, _linear(active, weights[3], add[3]), to.view(-1, width))
+            kept += [stream, mean1, rstd1, parts, heads, lse, middle, mean2, rstd2, hidden]
+        ctx.save_for_backward(norm1, norm1_bias, norm2, norm2_bias, *weights, *kept)
         ctx.kernels, ctx.gelu, ctx.size = kernels, gelu, size
         return answer
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, answer_grad: Tensor) -> tuple[Tensor | None, ...]:
-        norm1, norm2, qkv, proj, fc1, fc2, *kept = ctx.saved_tensors
+        norm1, norm1_bias, norm2, norm2_bias, qkv, proj, fc1, fc2, *kept = ctx.saved_tensors
         kernels: BlockKernels = ctx.kernels
         width = answer_grad.shape[-1]
         answer_grad = answer_grad.contiguous()
@@ -160,36 +162,41 @@ class _FusedBlock(torch.autograd.Function):
         totals: list[Tensor] = []
         parts_of_both = zip(answer_grad.split(ctx.size), grad.split(ctx.size), strict=True)
         for number, (passing, part) in enumerate(parts_of_both):
-            (stream, normed1, mean1, rstd1, parts, heads, lse, middle, normed2, mean2, rstd2, hidden) = kept[
-                12 * number : 12 * number + 12
+            (stream, mean1, rstd1, parts, heads, lse, middle, mean2, rstd2, hidden) = kept[
+                10 * number : 10 * number + 10
             ]
             passing, stream_grad = passing.view(-1, width), part.view(-1, width)
-            branch_grad = passing.bfloat16()
+            branch_grad, fc2_bias_grad = kernels.lower(passing)
             hidden_grad, active = branch_grad @ fc2, torch.empty_like(hidden)
             fc1_bias_grad = kernels.gelu_backward(hidden, hidden_grad, active, ctx.gelu)
-            found = [branch_grad.T @ active, branch_grad.sum(0), hidden_grad.T @ normed2, fc1_bias_grad]
-            found += kernels.norm_backward(
-                hidden_grad @ fc1, middle, mean2, rstd2, norm2, passing, stream_grad, branch_grad
+            found = [branch_grad.T @ active, fc2_bias_grad]
+            normed2, *norm2_grads, proj_bias_grad = kernels.norm_backward(
+                hidden_grad @ fc1, middle, mean2, rstd2, norm2, norm2_bias, passing, stream_grad, branch_grad
             )
+            found += [hidden_grad.T @ normed2, fc1_bias_grad, *norm2_grads]
             heads_grad = (branch_grad @ proj).view(heads.shape)
-            found += [branch_grad.T @ heads.view(-1, heads.shape[-1]), branch_grad.sum(0)]
-            parts_grad = kernels.attention_backward(parts, heads, lse, heads_grad).view(-1, parts.shape[-1])
-            found += [parts_grad.T @ normed1, parts_grad.sum(0)]
-            found += kernels.norm_backward(
-                parts_grad @ qkv, stream, mean1, rstd1, norm1, stream_grad, stream_grad, None
+            found += [branch_grad.T @ heads.view(-1, heads.shape[-1]), proj_bias_grad]
+            parts_grad, qkv_bias_grad = kernels.attention_backward(parts, heads, lse, heads_grad)
+            parts_grad = parts_grad.view(-1, parts.shape[-1])
+            normed1, *norm1_grads, _ = kernels.norm_backward(
+                parts_grad @ qkv, stream, mean1, rstd1, norm1, norm1_bias, stream_grad, stream_grad, None
             )
+            found += [parts_grad.T @ normed1, qkv_bias_grad, *norm1_grads]
             if totals:
                 for total, more in zip(totals, found, strict=True):
                     total += more
             else:
                 totals = [value.float() for value in found]
-        w2, b2, w1, b1, norm2_grad, norm2_bias, w_proj, b_proj, w_qkv, b_qkv, norm1_grad, norm1_bias = totals
+        w2, b2, w1, b1, w_norm2, b_norm2, w_proj, b_proj, w_qkv, b_qkv, w_norm1, b_norm1 = totals
         of_settings = (None,) * 5
         return (
-            *of_settings, grad, norm1_grad, norm1_bias, w_qkv, b_qkv if ctx.needs_input_grad[9] else None,
-            w_proj, b_proj, norm2_grad, norm2_bias, w1, b1, w2, b2,
+            *of_settings, grad, w_norm1, b_norm1, w_qkv, b_qkv if ctx.needs_input_grad[9] else None,
+            w_proj, b_proj, w_norm2, b_norm2, w1, b1, w2, b2,
         )  # fmt: skip
 
 
 def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
+    if bias is None:
+        return rows @ weight.T
+    # addmm writes the bias to every row first and adds the product to it; oneDNN adds it while the product is at hand.
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], ""))
