@@ -22,14 +22,25 @@ from vitrail.engines.linear import Linear, PackedLinear, fused_activation
 from vitrail.layers.block import Block, LayerScale
 from vitrail.layers.mlp import Mlp
 from vitrail.models.vit import VisionTransformer
+from vitrail.training.block_kernels import LANES, MOST_TOKENS, block_kernels
 
-AttentionWay = Literal["products", "fused"]
-ATTENTION_WAYS: tuple[AttentionWay, ...] = ("products", "fused")
+AttentionWay = Literal["products", "fused", "kernel"]
 
 
 def can_fold(model: nn.Module) -> bool:
     """Whether `FoldedViT` takes it: a Vision Transformer whose tokens all see each other."""
     return isinstance(model, VisionTransformer) and model.config.attention == "global"
+
+
+def has_kernel(model: VisionTransformer, dtype: torch.dtype) -> bool:
+    """Whether the attention of `model` can be computed by our own kernel here."""
+    return (
+        dtype == torch.bfloat16
+        and model.config.attention_head_dim % LANES == 0
+        and all(block.attn.relative_positions is None for block in model.blocks if isinstance(block, Block))
+        and model.config.num_tokens <= MOST_TOKENS
+        and block_kernels() is not None
+    )
 
 
 class FoldedViT(nn.Module):
@@ -41,7 +52,8 @@ class FoldedViT(nn.Module):
         dtype: of the weights and of what goes between them; norms and softmax compute in float32 whatever it is, and
             so do the final norm, pooling and head.
         answer: "logits", or "features": what the head sees.
-        attention: "products": written out; "fused": torch's kernel. The machine decides which is faster.
+        attention: "products": written out; "fused": torch's kernel; "kernel": ours, for bfloat16, where `has_kernel`
+            (the last block, whose queries are few, is written out). The machine decides which is fastest.
 
     Raises:
         ValueError: a model that `can_fold` does not take.
@@ -166,8 +178,10 @@ class FoldedBlock(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens, width) -> (batch, tokens or pooled, width)."""
         seen = self.norm1(tokens) if self.is_pre_norm else tokens
-        query, key, value = self._split(seen)
-        heads = self._attend(query, key, value).transpose(1, 2).flatten(2)
+        if self.attention == "kernel" and self.qkv is not None:
+            heads = torch.ops.vitrail.attention(self.qkv(seen), self.num_heads)
+        else:
+            heads = self._attend(*self._split(seen)).transpose(1, 2).flatten(2)
         tokens = tokens[:, : self.pooled] + self.proj(heads)
         if self.is_pre_norm:
             return tokens + self.mlp(self.norm2(tokens))

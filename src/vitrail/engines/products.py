@@ -1,4 +1,5 @@
-"""oneDNN's matrix products with packed weights, as operators that torch.compile calls and does not look into.
+"""oneDNN's matrix products with packed weights, and attention by our own kernel, as operators that torch.compile calls
+and does not look into.
 
 torch's own way packs only what `freezing` has made constants of one graph: compiling ViT-B/16 then takes a minute,
 nothing of it is kept for the next process, and every block is compiled by itself. Here a block's code knows its weights
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from vitrail.training.block_kernels import block_kernels
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ _LIBRARY.define("linear(Tensor features, Tensor ticket, Tensor? bias, int size, 
 _LIBRARY.define(
     "int8_linear(Tensor features, Tensor ticket, int size, ScalarType dtype, str unary, str algorithm) -> Tensor"
 )
+_LIBRARY.define("attention(Tensor qkv, int num_heads) -> Tensor")
 
 
 def deposit(owner: nn.Module, weights: Tensor | Int8Weights) -> Tensor:
@@ -80,7 +84,20 @@ def _int8_linear_shape(
     return features.new_empty((*features.shape[:-1], size), dtype=dtype)
 
 
+def _attention(qkv: Tensor, num_heads: int) -> Tensor:
+    kernels = block_kernels()
+    assert kernels is not None
+    assert qkv.dtype == torch.bfloat16
+    return kernels.attend(qkv.contiguous(), num_heads)
+
+
+def _attention_shape(qkv: Tensor, num_heads: int) -> Tensor:
+    return qkv.new_empty((*qkv.shape[:-1], qkv.shape[-1] // 3))
+
+
 _LIBRARY.impl("linear", _linear, "CPU")
 _LIBRARY.impl("int8_linear", _int8_linear, "CPU")
 torch.library.register_fake("vitrail::linear", _linear_shape, lib=_LIBRARY)
 torch.library.register_fake("vitrail::int8_linear", _int8_linear_shape, lib=_LIBRARY)
+_LIBRARY.impl("attention", _attention, "CPU")
+torch.library.register_fake("vitrail::attention", _attention_shape, lib=_LIBRARY)

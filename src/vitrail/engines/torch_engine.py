@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from vitrail.data.config import Preprocessing
 from vitrail.engines import trials
 from vitrail.engines.base import Description, Prepared
 from vitrail.engines.config import Answer, InferenceConfig, Precision
-from vitrail.engines.folding import AttentionWay, FoldedViT, can_fold
+from vitrail.engines.folding import AttentionWay, FoldedViT, can_fold, has_kernel
 from vitrail.engines.linear import Linear, PackedLinear, can_pack
 from vitrail.engines.module_for_export import NormalizedModel
 from vitrail.engines.quantization import has_int8, observe, quantize
@@ -119,21 +119,25 @@ def _attention_way(model: VisionTransformer, config: InferenceConfig, dtype: tor
     """The faster way to attend for this shape on this machine, by a trial of some milliseconds."""
     heads, head_dim, tokens = model.config.num_heads, model.config.attention_head_dim, model.config.num_tokens
     batch = min(config.batch_size, 16)
-    facts = {"shape": [batch, heads, tokens, head_dim], "dtype": str(dtype)}
+    with_kernel = has_kernel(model, dtype)
+    facts = {"shape": [batch, heads, tokens, head_dim], "dtype": str(dtype), "kernel": with_kernel}
 
     def measure() -> dict[str, Any]:
         parts = torch.randn(batch, tokens, 3, heads, head_dim).to(dtype)
         query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
-        times = trials.time_in_turns(
-            {
-                "products": lambda: (query @ key.transpose(-2, -1)).softmax(-1) @ value,
-                "fused": lambda: nn.functional.scaled_dot_product_attention(query, key, value, scale=1.0),
-            }
-        )
+        sdpa = nn.functional.scaled_dot_product_attention
+        ways: dict[str, Callable[[], Tensor]] = {
+            "products": lambda: ((query @ key.mT).softmax(-1) @ value).transpose(1, 2).flatten(2),
+            "fused": lambda: sdpa(query, key, value, scale=1.0).transpose(1, 2).flatten(2),
+        }
+        if with_kernel:
+            ways["kernel"] = lambda: torch.ops.vitrail.attention(parts.flatten(2), heads)
+        times = trials.time_in_turns(ways)
         return {"choice": min(times, key=lambda way: times[way]), "seconds": times}
 
     choice = trials.remembered("attention", facts, measure)["choice"]
-    return "fused" if choice == "fused" else "products"
+    assert choice in ("products", "fused", "kernel")
+    return cast(AttentionWay, choice)
 
 
 def _maybe_compiled(

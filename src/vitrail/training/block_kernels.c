@@ -162,12 +162,12 @@ static char *workspace(size_t bytes) {
 }
 
 // qkv (batch, tokens, 3, heads, head_dim) bf16 -> out (batch, tokens, heads, head_dim) bf16, and for each row of the
-// weights the logarithm of its softmax's denominator, lse (batch, heads, tokens) float32. Returns 0, or 1 without memory.
-int attention_forward(const bf16 *qkv, bf16 *out, float *lse, long batch, long tokens, long heads, long head_dim,
-                      int threads) {
+// weights the logarithm of its softmax's denominator, lse (batch, heads, tokens) float32; NULL: nobody asks. Logits are the
+// products times `scale`. Returns 0, or 1 without memory.
+int attention_forward(const bf16 *qkv, bf16 *out, float *lse, float scale, long batch, long tokens, long heads,
+                      long head_dim, int threads) {
     const long width = heads * head_dim, stride = 3 * width, wide = padded(tokens), pairs = head_dim / 2;
     const long token_pairs = (tokens + 1) / 2;
-    const float scale = 1.0f / sqrtf((float)head_dim);
     int failed = 0;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(| : failed)
     for (long item = 0; item < batch * heads; item++) {
@@ -199,7 +199,7 @@ int attention_forward(const bf16 *qkv, bf16 *out, float *lse, long batch, long t
             }
             sum[i] = _mm512_reduce_add_ps(total);
         }
-        for (long i = 0; i < tokens; i += LANES) {
+        for (long i = 0; lse && i < tokens; i += LANES) {
             const __mmask16 here = (__mmask16)(tokens - i < LANES ? 0xffffu >> (LANES - (tokens - i)) : 0xffffu);
             const __m512 logs = _mm512_add_ps(log_ps(_mm512_maskz_loadu_ps(here, sum + i)), _mm512_loadu_ps(most + i));
             _mm512_mask_storeu_ps(lse + item * tokens + i, here, logs);

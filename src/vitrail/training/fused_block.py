@@ -11,14 +11,11 @@ from torch.autograd.function import once_differentiable
 
 from vitrail.layers.block import Block, LayerScale, StochasticDepth
 from vitrail.layers.mlp import QuickGelu
-from vitrail.training.block_kernels import LANES, BlockKernels, Gelu, block_kernels
+from vitrail.training.block_kernels import LANES, MOST_TOKENS, BlockKernels, Gelu, block_kernels
 
 # Bytes of hidden features that are worked on at a time, and so stay in the processor's cache between the products and
 # what follows them. The batch is cut at whole pictures.
-_CHUNK_BYTES = 4 << 20
-# At 577 and 1,025 tokens an update still took half the time of the plain one; above this the weights of one head, which
-# each thread has its own of, would take more than 50 MB.
-_MOST_TOKENS = 2048
+_CHUNK_BYTES = 6 << 20
 
 
 def can_fuse(model: nn.Module) -> bool:
@@ -51,7 +48,7 @@ def fused(block: Block, tokens: Tensor) -> Tensor | None:
         or not torch.is_autocast_enabled("cpu")
         or torch.get_autocast_dtype("cpu") != torch.bfloat16
         or torch.compiler.is_compiling()
-        or tokens.shape[-2] > _MOST_TOKENS
+        or tokens.shape[-2] > MOST_TOKENS
         or not _suits(block)
     ):
         return None
