@@ -253,7 +253,11 @@ def _panel(panel: Panel, left: float, x_label: str, ticks: Mapping[float, tuple[
         y = y_of(math.log10(tick))
         parts.append(f'<line class="grid" x1="{first}" x2="{last}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(text(first - 6, y + 4, f"{tick:,g}", "end"))
-    for x, names in ticks.items():
+    written = -math.inf
+    for x, names in sorted(ticks.items()):
+        if place((x, y_ticks[0]))[0] - written < 26:
+            continue  # it would run into the one before
+        written = place((x, y_ticks[0]))[0]
         parts += [
             text(place((x, y_ticks[0]))[0], base + 15 + 13 * row, name, "middle") for row, name in enumerate(names)
         ]
