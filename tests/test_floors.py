@@ -24,7 +24,7 @@ STRANGERS = {
     "objectives": {"__init__", "config", "base", "registry", "patch_prediction"},
     "evaluators": {"__init__", "evaluation"},  # evaluation.py assembles the others
     "data.sources": {"__init__", "base", "pictures"},  # pictures.py is no data set: unlabelled pictures to predict
-    "inspection": {"__init__"},
+    "inspection": {"__init__", "attention"},  # attention.py shows the others the weights
     "exporters": {"__init__"},
 }
 NO_TORCH = ["cli/main.py", "errors.py", "configuration.py", "__init__.py", "report/page.py", "evaluators"]
