@@ -19,6 +19,7 @@ PAGES = (
     "fit.md",
     "probe.md",
     "embed.md",
+    "inspect.md",
     "train.md",
     "data.md",
     "dedup.md",

@@ -25,7 +25,7 @@ HOSTILE = (
 VOID = {"meta", "img", "rect", "line", "circle", "polyline", "br"}
 
 
-class _Page(HTMLParser):
+class Page(HTMLParser):
     """What a browser sees: every element with its attributes, the text, and whether the elements are nested well."""
 
     def __init__(self, page: str) -> None:
@@ -107,7 +107,7 @@ def _report(classes: tuple[str, ...] = ("cat", "dog", "fox", "owl", "hen", "bee"
 
 def test_the_page_is_one_file_that_loads_and_runs_nothing() -> None:
     page = render_report(_report())
-    parsed = _Page(page)
+    parsed = Page(page)
     assert "script" not in {tag for tag, _ in parsed.elements}
     assert "link" not in {tag for tag, _ in parsed.elements}
     assert not [key for _, attributes in parsed.elements for key in attributes if key.startswith("on")]
@@ -119,14 +119,14 @@ def test_the_page_is_one_file_that_loads_and_runs_nothing() -> None:
 
 
 def test_every_link_of_the_page_leads_to_a_section() -> None:
-    parsed = _Page(render_report(_report()))
+    parsed = Page(render_report(_report()))
     anchors = {attributes.get("id") for _, attributes in parsed.elements}
     assert {link["href"][1:] for link in parsed.all("a")} <= anchors
     assert len(parsed.all("a")) == 7
 
 
 def test_names_are_text_whatever_they_hold() -> None:
-    plain, hostile = _Page(render_report(_report())), _Page(render_report(_report(HOSTILE)))
+    plain, hostile = Page(render_report(_report())), Page(render_report(_report(HOSTILE)))
     assert [tag for tag, _ in hostile.elements] == [tag for tag, _ in plain.elements]
     assert "<script>alert(1)</script>" in hostile.text
     assert "\"quoted\" & 'single'" in hostile.text
@@ -141,7 +141,7 @@ def test_the_same_data_gives_the_same_bytes() -> None:
 
 
 def test_every_picture_plot_and_table_can_be_read_aloud() -> None:
-    parsed = _Page(render_report(_report()))
+    parsed = Page(render_report(_report()))
     assert all(image["alt"] for image in parsed.all("img"))
     assert all(plot.get("aria-label") or plot.get("aria-hidden") for plot in parsed.all("svg"))
     assert all(cell.get("scope") in ("row", "col") for cell in parsed.all("th"))
@@ -151,7 +151,7 @@ def test_every_picture_plot_and_table_can_be_read_aloud() -> None:
 
 def test_the_opening_says_how_good_how_sure_and_against_what() -> None:
     report = _report()
-    text = _Page(render_report(report)).text
+    text = Page(render_report(report)).text
     assert f"{100 * report.test.accuracy:.1f}\u00a0%" in text
     assert "with 95\u00a0% confidence" in text
     assert "always 'cat'" in text
@@ -178,25 +178,25 @@ def test_the_verdict_is_plain(model: int, floor: int, badge: str) -> None:
             )
         ],
     )
-    assert badge in _Page(render_report(report)).text
+    assert badge in Page(render_report(report)).text
 
 
 def test_a_class_without_pictures_is_said_so_and_not_given_a_zero() -> None:
     page = render_report(_report())
     row = page[page.index('<th scope="row"><bdi>bee</bdi></th><td>0</td>') :]
     assert row[: row.index("</tr>")].endswith('class="none">no pictures in the test split</td>')
-    assert "nan" not in _Page(page).text.lower().split()
+    assert "nan" not in Page(page).text.lower().split()
 
 
 def test_what_is_not_known_is_left_out() -> None:
     classes = ("cat", "dog")
     labels = np.array([0, 1, 0], dtype=np.int64)
     bare = ReportData("tiny", classes, evaluate(labels, classes, predicted=labels))
-    parsed = _Page(render_report(bare))
+    parsed = Page(render_report(bare))
     assert [link["href"] for link in parsed.all("a")] == ["#classes"]
     assert "only 3 pictures" in parsed.text
     nothing = ReportData("none", classes, evaluate(labels[:0], classes, predicted=labels[:0]))
-    assert "no test pictures" in _Page(render_report(nothing)).text
+    assert "no test pictures" in Page(render_report(nothing)).text
 
 
 def test_a_thousand_classes_make_a_page_of_bearable_size() -> None:

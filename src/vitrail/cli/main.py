@@ -51,6 +51,12 @@ def _train() -> Run:
     return run
 
 
+def _inspect() -> Run:
+    from vitrail.cli.inspect import run
+
+    return run
+
+
 def _models() -> Run:
     from vitrail.cli.models import run
 
@@ -103,6 +109,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], Run]]] = {
     "fit": ("turn a folder of pictures into a trained, checked classifier", _fit),
     "predict": ("name what is in pictures, with probabilities", _predict),
     "embed": ("write feature vectors of pictures, for search, clustering or your own classifier", _embed),
+    "inspect": ("show where a Vision Transformer looks, and what it has learnt to look at, as a page", _inspect),
     "evaluate": ("measure a trained model on other pictures", _evaluate),
     "probe": ("say whether a backbone is good for your pictures, before any training", _probe),
     "check": ("say what is wrong with a data set, before anyone trains on it", _check),

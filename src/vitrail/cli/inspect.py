@@ -1,0 +1,70 @@
+"""`vitrail inspect MODEL PICTURES`: where a Vision Transformer looks, as a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from vitrail.cli.imports import heavy_imports
+from vitrail.cli.output import write_json, write_line
+from vitrail.cli.parsing import UsageError, parse
+from vitrail.cli.terminal import Terminal
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Filters, positions, attention distance, every head's look at every picture, and what reached each answer: one
+    self-contained page. Exits with 1 where a picture could not be read."""
+
+    model: Positional[str]
+    """A bundle, a run, a weights file of any layout, a name of `vitrail models --weights`, or hf-hub:owner/name."""
+    pictures: Positional[tuple[str, ...]]
+    """Files, or folders whose pictures are taken."""
+    out: str = "inspection.html"
+    """The page."""
+    most: int = 16
+    """Pictures; those that come after are left out."""
+    force: bool = False
+    """Replace a file that is there already."""
+    json: bool = False
+    """The figures as JSON too: distances, entropies, answers."""
+
+
+def run(arguments: list[str]) -> int:
+    command = parse(Inspect, arguments, prog="vitrail inspect")
+    if not command.pictures:
+        raise UsageError("no picture was named. See `vitrail inspect --help`.")
+    if command.most < 1:
+        raise UsageError(f"--most {command.most} is below 1.")
+    out = Path(command.out).expanduser()
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--out {command.out} is no page: name a file that ends in .html.")
+    if out.exists() and not command.force:
+        raise UsageError(f"{command.out} is there already: name another --out, or add --force to replace it.")
+    if not out.parent.is_dir():
+        raise UsageError(f"the folder of --out {command.out} does not exist: make it, or name another.")
+    with heavy_imports():
+        from vitrail.report.inspection_page import write_inspection_page
+        from vitrail.tasks.inspect import InspectConfig, inspect
+        from vitrail.training.events import Events
+
+    terminal = Terminal()
+    with Events(terminal) as events:
+        result = inspect(InspectConfig(command.model, command.pictures, command.most), events)
+    write_inspection_page(result, out)
+    for _, message in result.broken:
+        terminal.warning(message)
+    if command.json:
+        write_json(result.to_json())
+    else:
+        for file, answer in zip(result.files, result.answers, strict=True):
+            said = ", ".join(f"{label} {100 * share:.1f} %" for label, share in answer) or "no head, no answer"
+            write_line(f"{file}: {said}")
+        for note in result.missing:
+            write_line(f"left out: {note}")
+        if result.left_out:
+            write_line(f"left out: {result.left_out:,} pictures after the first {command.most}; --most takes more")
+        write_line(f"page: {out}")
+    return 1 if result.broken else 0

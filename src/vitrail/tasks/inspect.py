@@ -1,0 +1,176 @@
+"""What a Vision Transformer has learnt to look at, and where it looks in these pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vitrail.data.batches import normalize
+from vitrail.data.sources.pictures import find_pictures
+from vitrail.data.transforms import EvaluationTransform
+from vitrail.errors import ConfigError, DataError, ImageError, WeightsError
+from vitrail.inspection.distance import AttentionDistance, mean_attention_distance
+from vitrail.inspection.filters import EmbeddingFilters, embedding_filters
+from vitrail.inspection.maps import AttentionMaps, attention_maps
+from vitrail.inspection.positions import position_similarity
+from vitrail.inspection.rollout import Rollout, attention_rollout
+from vitrail.models.vit import VisionTransformer
+from vitrail.training.events import Events
+from vitrail.weights.load import load
+
+_TOP = 3
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    model: str  # anything that `vitrail.load` takes
+    pictures: tuple[str, ...]  # files, or folders whose pictures are taken
+    most: int = 16  # pictures; those that come after are left out
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise ConfigError(f"most {self.most} is below 1: at least one picture is needed")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything the page shows, for B pictures that could be read.
+
+    Attributes:
+        model: as it was asked for.
+        variant: what it is, in words.
+        image_size, grid: (height, width) of what the model sees, in pixels and in patches.
+        files: B names; pictures: (B, height, width, channels) uint8, as the model sees them.
+        answers: of each picture the most probable classes, most probable first; empty for a model without a head.
+        filters, similarity: None where the model has none, and `missing` says why.
+        maps: of each block; see `AttentionMaps`.
+        broken: (file, message) of pictures that could not be read.
+        left_out: pictures beyond the number asked for.
+    """
+
+    model: str
+    variant: str
+    image_size: tuple[int, int]
+    grid: tuple[int, int]
+    files: tuple[str, ...]
+    pictures: np.ndarray
+    answers: tuple[tuple[tuple[str, float], ...], ...]
+    filters: EmbeddingFilters | None
+    similarity: np.ndarray | None
+    distance: AttentionDistance
+    maps: tuple[AttentionMaps, ...]
+    rollout: Rollout
+    missing: tuple[str, ...]
+    broken: tuple[tuple[str, str], ...]
+    left_out: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures that are numbers rather than pictures."""
+        return {
+            "model": self.model,
+            "variant": self.variant,
+            "pictures": [
+                {"file": file, "top": [{"label": label, "probability": probability} for label, probability in answer]}
+                for file, answer in zip(self.files, self.answers, strict=True)
+            ],
+            "attention_distance_pixels": self.distance.pixels.tolist(),
+            "attention_entropy_nats": [one.entropy.mean(0).tolist() for one in self.maps],
+            "missing": list(self.missing),
+            "broken": [{"file": file, "error": message} for file, message in self.broken],
+            "left_out": self.left_out,
+        }
+
+
+def inspect(config: InspectConfig, events: Events) -> Inspection:
+    """Look at the model itself, and at its attention on the pictures.
+
+    Raises:
+        ConfigError: a model that is no Vision Transformer with global attention.
+        DataError: no picture was found, or none can be read. WeightsError: the model cannot be trusted.
+    """
+    source = find_pictures(config.pictures)
+    bundle = load(config.model, progress=events.download)
+    if bundle.certificate is not None:
+        events.note(f"weights: {bundle.certificate.summary()}")
+    model, preprocessing = bundle.model, bundle.config.preprocessing
+    if not isinstance(model, VisionTransformer) or model.config.attention != "global":
+        raise ConfigError(
+            f"{config.model} is no Vision Transformer whose tokens all see each other, so it has no attention to show"
+        )
+    if preprocessing.image_size != model.config.image_size:
+        raise WeightsError(
+            f"{config.model}: its preprocessing makes pictures of {preprocessing.image_size}, and the model sees"
+            f" {model.config.image_size}"
+        )
+    transform, broken, read = EvaluationTransform(preprocessing), [], []
+    for index in range(min(len(source), config.most)):
+        try:
+            read.append((source.key(index), transform(source.open(index))))
+        except ImageError as error:
+            broken.append((source.key(index), str(error)))
+        events.progress("reading", index + 1, min(len(source), config.most))
+    if not read:
+        raise DataError(f"none of the {len(broken):,} pictures can be read: {broken[0][1]}")
+    pixels = np.stack([array for _, array in read])
+    images = normalize(torch.from_numpy(pixels), preprocessing)
+    missing: list[str] = []
+    model.eval()
+    with torch.inference_mode():
+        answers = _answers(model(images), bundle.config.labels, bundle.config.temperature)
+    filters, similarity = None, None
+    try:
+        filters = embedding_filters(model)
+    except ValueError as error:
+        missing.append(f"embedding filters: {error}")
+    try:
+        similarity = position_similarity(model).numpy()
+    except ValueError as error:
+        missing.append(f"position similarity: {error}")
+    events.progress("looking", 0, 3)
+    distance = mean_attention_distance(model, images)
+    events.progress("looking", 1, 3)
+    maps = attention_maps(model, images)
+    events.progress("looking", 2, 3)
+    rollout = attention_rollout(model, images)
+    events.progress("looking", 3, 3)
+    return Inspection(
+        model=config.model,
+        variant=_variant(model),
+        image_size=model.config.image_size,
+        grid=model.config.grid,
+        files=tuple(file for file, _ in read),
+        pictures=pixels.transpose(0, 2, 3, 1),
+        answers=answers,
+        filters=filters,
+        similarity=similarity,
+        distance=distance,
+        maps=maps,
+        rollout=rollout,
+        missing=tuple(missing),
+        broken=tuple(broken),
+        left_out=max(0, len(source) - config.most),
+    )
+
+
+def _answers(
+    logits: torch.Tensor, labels: tuple[str, ...], temperature: float
+) -> tuple[tuple[tuple[str, float], ...], ...]:
+    if not labels or logits.shape[1] != len(labels):
+        return tuple(() for _ in logits)
+    probabilities, order = (logits.double() / temperature).softmax(1).sort(dim=1, descending=True, stable=True)
+    return tuple(
+        tuple((labels[int(place)], float(share)) for place, share in zip(row[:_TOP], shares[:_TOP], strict=True))
+        for row, shares in zip(order, probabilities, strict=True)
+    )
+
+
+def _variant(model: VisionTransformer) -> str:
+    config = model.config
+    height, width = config.image_size
+    return (
+        f"{config.depth} blocks of {config.num_heads} heads, {config.width} wide, pictures of {height} x {width},"
+        f" {config.grid[0]} x {config.grid[1]} patches"
+    )

@@ -1,0 +1,185 @@
+"""`inspect`: what the page shows is what the model does, for every kind of model and of picture."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.report.test_page import Page
+
+from vitrail.cli.main import main
+from vitrail.data.config import Preprocessing
+from vitrail.errors import ConfigError, DataError
+from vitrail.models.build import build_model
+from vitrail.models.config import ViTConfig
+from vitrail.models.resnet_config import ResNetConfig
+from vitrail.models.vit import VisionTransformer
+from vitrail.report.inspection_page import render_inspection
+from vitrail.tasks.inspect import InspectConfig, Inspection, inspect
+from vitrail.tasks.predict import PredictConfig, predict
+from vitrail.training.events import Events, SilentSink
+from vitrail.weights.bundle import BundleConfig, save_bundle
+
+Capture = pytest.CaptureFixture[str]
+CONFIG = ViTConfig(image_size=(16, 24), patch_size=8, width=16, depth=3, num_heads=2, mlp_size=32, num_classes=3)
+
+
+def bundle(folder: Path, **changes: Any) -> str:
+    config = replace(CONFIG, **changes)
+    model = VisionTransformer(config, generator=torch.Generator().manual_seed(0)).eval()
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=draw)
+    channels = config.in_channels
+    preprocessing = Preprocessing(image_size=(16, 24), mean=(0.5,) * channels, std=(0.5,) * channels)
+    labels = ("hat", "<b>shoe</b>", "=sock")[: config.num_classes]
+    save_bundle(folder / "bundle", model, BundleConfig(config, labels, preprocessing, temperature=1.5))
+    return str(folder / "bundle")
+
+
+def photos(folder: Path, count: int = 3) -> str:
+    generator = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for number in range(count):
+        pixels = generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"{number}.png")
+    return str(folder / "photos")
+
+
+def look(model: str, *pictures: str, **more: Any) -> Inspection:
+    return inspect(InspectConfig(model, pictures, **more), Events(SilentSink()))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_register_tokens": 2, "distillation_token": True},
+        {"class_token": False, "pooling": "gap"},
+        {"class_token": False, "pooling": "map"},
+        {"position_embedding": "relative"},
+        {"position_embedding": "none"},
+        {"stem": "conv", "stem_widths": (8,)},
+        {"num_classes": 0},
+        {"in_channels": 1},
+        {"depth": 1, "num_heads": 1},
+    ],
+    ids=str,
+)
+def test_every_kind_of_model_gives_a_whole_page(changes: dict[str, Any], tmp_path: Path) -> None:
+    result = look(bundle(tmp_path, **changes), photos(tmp_path))
+    page = Page(render_inspection(result))
+    has_filters = changes.get("stem") != "conv"
+    has_positions = changes.get("position_embedding") not in ("relative", "none")
+    assert [attributes["id"] for attributes in page.all("section")] == [
+        "pictures", "heads", "distance",
+        *(["filters"] if has_filters else []), *(["positions"] if has_positions else []),
+        *(["notes"] if result.missing else []),
+    ]  # fmt: skip
+    assert len(result.missing) == (not has_filters) + (not has_positions)
+    assert len(result.maps) == changes.get("depth", 3)
+    assert not page.all("script")
+    assert all(image["src"].startswith("data:image/") and image["alt"] for image in page.all("img"))
+
+
+def test_the_answers_are_those_of_predict(tmp_path: Path) -> None:
+    model, pictures = bundle(tmp_path), photos(tmp_path)
+    result = look(model, pictures)
+    said = predict(PredictConfig(model, (pictures,)), Events(SilentSink()))
+    assert result.files == tuple(one.file for one in said)
+    for answer, one in zip(result.answers, said, strict=True):
+        assert [label for label, _ in answer] == [label for label, _ in one.top]
+        assert [share for _, share in answer] == pytest.approx([share for _, share in one.top], abs=1e-6)
+
+
+def test_what_can_be_taken_along_is_what_was_computed(tmp_path: Path) -> None:
+    result = look(bundle(tmp_path), photos(tmp_path, 2))
+    links = re.findall(r'download="(\w+\.csv)" href="data:text/csv;base64,([^"]*)"', render_inspection(result))
+    tables = {file: list(csv.reader(io.StringIO(base64.b64decode(data).decode()))) for file, data in links}
+    assert list(tables) == ["rollout.csv", "attention.csv", "distance.csv", "filters.csv", "positions.csv"]
+    distances = [float(row[2]) for row in tables["distance.csv"][1:]]
+    np.testing.assert_allclose(distances, result.distance.pixels.flatten(), atol=1e-4)
+    shares = [float(row[3]) for row in tables["rollout.csv"][1:]]
+    np.testing.assert_allclose(shares, result.rollout.maps[-1].flatten(), rtol=1e-3)
+    assert result.similarity is not None
+    np.testing.assert_allclose(
+        [float(row[4]) for row in tables["positions.csv"][1:]], result.similarity.flatten(), atol=1e-6
+    )
+
+
+def test_names_are_text_and_formulas_stay_text(tmp_path: Path) -> None:
+    folder = Path(photos(tmp_path, 1))
+    hostile = folder / '=cmd"<img src=x onerror=alert(1)>.png'
+    (folder / "0.png").rename(hostile)
+    result = look(bundle(tmp_path), str(folder))
+    text = render_inspection(result)
+    page = Page(text)
+    assert "<b>shoe</b>" in page.text
+    assert all(image["src"].startswith("data:image/") for image in page.all("img"))
+    relative = replace(result, files=(hostile.name,))
+    tables = re.findall(r'href="data:text/csv;base64,([^"]*)"', render_inspection(relative))
+    assert list(csv.reader(io.StringIO(base64.b64decode(tables[0]).decode())))[1][0] == f"'{hostile.name}"
+
+
+def test_a_broken_picture_is_named_and_the_others_are_shown(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, pictures = bundle(tmp_path), photos(tmp_path, 4)
+    Path(pictures, "1.png").write_bytes(b"no picture")
+    assert main(["inspect", model, pictures, "--out", "page.html", "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert [Path(one["file"]).name for one in said["pictures"]] == ["0.png", "2.png", "3.png"]
+    assert "1.png" in said["broken"][0]["file"]
+    assert np.shape(said["attention_distance_pixels"]) == np.shape(said["attention_entropy_nats"]) == (3, 2)
+    assert "1.png" in Path("page.html").read_text()
+    assert main(["inspect", model, pictures, "--out", "page.html"]) == 2
+    assert "page.html is there already" in capsys.readouterr().err
+    assert main(["inspect", model, pictures, "--out", "page.html", "--force", "--most", "1"]) == 0
+    assert "left out: 3 pictures after the first 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "page.png"], "name a file that ends in .html"),
+        (["--out", "nowhere/page.html"], "does not exist"),
+        (["--most", "0"], "--most 0 is below 1"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_the_work(
+    arguments: list[str], message: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", "no-model", "no-pictures", *arguments]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_models_without_attention_of_all_on_all_are_refused(tmp_path: Path) -> None:
+    pictures = photos(tmp_path, 1)
+    with pytest.raises(ConfigError, match="no Vision Transformer whose tokens all see each other"):
+        look(bundle(tmp_path, attention="axial", class_token=False, pooling="gap"), pictures)
+    config = ResNetConfig(image_size=(32, 32), depths=(1, 1), num_classes=2)
+    save_bundle(
+        tmp_path / "resnet", build_model(config), BundleConfig(config, ("a", "b"), Preprocessing(image_size=(32, 32)))
+    )
+    with pytest.raises(ConfigError, match="no Vision Transformer whose tokens all see each other"):
+        look(str(tmp_path / "resnet"), pictures)
+
+
+def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
+    folder = Path(photos(tmp_path, 1))
+    (folder / "0.png").write_bytes(b"")
+    with pytest.raises(DataError, match="none of the 1 pictures can be read"):
+        look(bundle(tmp_path), str(folder))
