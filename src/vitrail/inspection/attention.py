@@ -13,8 +13,8 @@ from vitrail.layers.block import Block
 from vitrail.layers.position_embed import RelativePositions
 from vitrail.models.vit import VisionTransformer
 
-# Of weights in float64 that are there at a time. One head of ViT-L/16 at 512 pixels has 8 MiB of them.
-_MOST_BYTES = 32 << 20
+# Of weights in float64 that are there at a time, and what is made of them: one head of ViT-L/16 at 512 pixels.
+_MOST_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class LayerAttention:
         return weights
 
     def parts(self, head: int) -> Iterator[tuple[int, Tensor]]:
-        """All rows of a head: (first query, (B, some queries, N) float64), as many at a time as 32 MiB hold."""
+        """All rows of a head: (first query, (B, some queries, N) float64), as many at a time as 8 MiB hold."""
         batch, _, tokens, _ = self.query.shape
         step = max(1, _MOST_BYTES // (8 * batch * tokens))
         for start in range(0, tokens, step):

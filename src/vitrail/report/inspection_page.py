@@ -153,7 +153,7 @@ def _distance(result: Inspection) -> str:
     parts.append(text((LEFT + WIDE) / 2, TALL - 4, "layer", "middle", "axis-text"))
     parts.append(text(LEFT, TOP - 2, "pixels", "start", "axis-text"))
     for layer, head in np.ndindex(depth, heads):
-        x, y, far = x_of(layer + 1), y_of(pixels[layer, head]), f"{pixels[layer, head]:.1f} pixels"
+        x, y, far = x_of(layer + 1), y_of(float(pixels[layer, head])), f"{pixels[layer, head]:.1f} pixels"
         dot = f'<circle class="dot line-{head % 5}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
         parts.append(f"<g><title>layer {layer + 1}, head {head + 1}: {far}</title>{dot}</g>")
     label = f"Mean attention distance of {heads} heads in each of {depth} layers, 0 to {ticks[-1]:g} pixels"
