@@ -85,8 +85,8 @@ def test_no_shift_and_nothing_to_see_change_nothing() -> None:
 
 
 def test_whole_patches_come_back_to_a_model_that_knows_no_places() -> None:
-    """Its answer is a function of the set of patches: the first two of each row and the last are of one colour, so a shift
-    by a patch leaves the set as it is, and half a patch does not."""
+    """Its answer is a function of the set of patches: the first two of each row and the last are of one colour, so a
+    shift by a patch leaves the set as it is, and half a patch does not."""
     model = model_of(class_token=False, pooling="gap", position_embedding="none")
     pictures = images()
     pictures[..., :8], pictures[..., 20:] = 0.5, 0.5

@@ -80,14 +80,16 @@ def look(model: str, *pictures: str, **more: Any) -> Inspection:
 def test_every_kind_of_model_gives_a_whole_page(changes: dict[str, Any], tmp_path: Path) -> None:
     result = look(bundle(tmp_path, **changes), photos(tmp_path))
     page = Page(render_inspection(result))
+    has_head = changes.get("num_classes") != 0
     has_filters = changes.get("stem") != "conv"
     has_positions = changes.get("position_embedding") not in ("relative", "none")
     assert [attributes["id"] for attributes in page.all("section")] == [
-        "pictures", "heads", "distance",
+        "pictures", "heads", *(["depths"] if has_head else []), "colours", "distance",
+        *(["shifts"] if has_head else []),
         *(["filters"] if has_filters else []), *(["positions"] if has_positions else []),
         *(["notes"] if result.missing else []),
     ]  # fmt: skip
-    assert len(result.missing) == (not has_filters) + (not has_positions)
+    assert len(result.missing) == (not has_filters) + (not has_positions) + (not has_head)
     assert len(result.maps) == changes.get("depth", 3)
     assert not page.all("script")
     assert all(image["src"].startswith("data:image/") and image["alt"] for image in page.all("img"))
@@ -107,7 +109,12 @@ def test_what_can_be_taken_along_is_what_was_computed(tmp_path: Path) -> None:
     result = look(bundle(tmp_path), photos(tmp_path, 2))
     links = re.findall(r'download="(\w+\.csv)" href="data:text/csv;base64,([^"]*)"', render_inspection(result))
     tables = {file: list(csv.reader(io.StringIO(base64.b64decode(data).decode()))) for file, data in links}
-    assert list(tables) == ["rollout.csv", "attention.csv", "distance.csv", "filters.csv", "positions.csv"]
+    assert list(tables) == [
+        f"{one}.csv" for one in ("rollout", "attention", "depths", "distance", "shifts", "filters", "positions")
+    ]
+    assert [row[2] for row in tables["depths.csv"][-2:]] == [
+        answer[0][0].replace("=", "'=") for answer in result.answers
+    ]
     distances = [float(row[2]) for row in tables["distance.csv"][1:]]
     np.testing.assert_allclose(distances, result.distance.pixels.flatten(), atol=1e-4)
     shares = [float(row[3]) for row in tables["rollout.csv"][1:]]
@@ -116,6 +123,15 @@ def test_what_can_be_taken_along_is_what_was_computed(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         [float(row[4]) for row in tables["positions.csv"][1:]], result.similarity.flatten(), atol=1e-6
     )
+
+
+def test_occlusion_is_asked_for(tmp_path: Path) -> None:
+    model, pictures = bundle(tmp_path), photos(tmp_path, 2)
+    assert look(model, pictures).occluded is None
+    result = look(model, pictures, occlude=True)
+    assert result.occluded is not None
+    assert result.occluded.lost.shape == (2, 1, 2)  # squares of 16 pixels, 8 apart, in 16 x 24
+    assert render_inspection(result).count("occlusion:") == 2 * 2
 
 
 def test_names_are_text_and_formulas_stay_text(tmp_path: Path) -> None:

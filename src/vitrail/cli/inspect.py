@@ -26,6 +26,9 @@ class Inspect:
     """The page."""
     most: int = 16
     """Pictures; those that come after are left out."""
+    occlude: bool = False
+    """Cover each square of two by two patches in turn and ask again: the honest check of the other maps, and as many
+    answers as there are patches."""
     force: bool = False
     """Replace a file that is there already."""
     json: bool = False
@@ -52,7 +55,7 @@ def run(arguments: list[str]) -> int:
 
     terminal = Terminal()
     with Events(terminal) as events:
-        result = inspect(InspectConfig(command.model, command.pictures, command.most), events)
+        result = inspect(InspectConfig(command.model, command.pictures, command.most, command.occlude), events)
     write_inspection_page(result, out)
     for _, message in result.broken:
         terminal.warning(message)

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from vitrail.errors import RunError
 from vitrail.inspection.distance import DEFINITION
 from vitrail.report import words
+from vitrail.report.csv_link import csv_link
 from vitrail.report.markup import escape, name, picture
 from vitrail.report.page import POLICY
-from vitrail.report.plots import BOTTOM, LEFT, TALL, TOP, WIDE, Scale, round_ticks, svg, text
+from vitrail.report.plots import BOTTOM, LEFT, TALL, TOP, WIDE, Scale, line_plot, round_ticks, svg, text
+from vitrail.report.tiles import coloured, lit, sheet, tiles_image
 from vitrail.tasks.inspect import Inspection
 
 _LARGE, _SMALL = 224, 160  # pixels of a picture on the page
 _MOST_TILES = 24  # of positions, in a row or column; of larger grids every second, third, ... is drawn
 _FILTER_COLUMNS = 7
 _DEPTHS = 4  # of rollout, the last one among them
-# From nothing to all, light enough in the middle for both backgrounds: dark blue, violet, red, orange, pale yellow.
-_RAMP = np.array([[13, 16, 50], [84, 39, 130], [187, 55, 84], [243, 133, 35], [252, 244, 180]], dtype=np.float64)
 
 
 def write_inspection_page(result: Inspection, path: Path) -> None:
@@ -39,7 +36,10 @@ def render_inspection(result: Inspection) -> str:
     sections = [
         ("pictures", "What each picture's answer came from", _rollouts(result)),
         ("heads", "Where each head looks", _heads(result)),
+        ("depths", "What each depth would answer", _depths(result)),
+        ("colours", "Which patches are alike to it", _colours(result)),
         ("distance", "How far each head looks", _distance(result)),
+        ("shifts", "What a shift changes", _shifts(result)),
         ("filters", "What a patch is looked at with", _filters(result)),
         ("positions", "What it has learnt of places", _positions(result)),
         ("notes", "Left out", _notes(result)),
@@ -89,9 +89,13 @@ def _rollouts(result: Inspection) -> str:
         pixels = result.pictures[index]
         tiles = [_figure(picture(pixels, file, _LARGE), "as the model sees it")]
         for layer in chosen:
-            overlay = _lit(pixels, result.rollout.maps[layer, index].numpy())
+            overlay = lit(pixels, result.rollout.maps[layer, index].numpy())
             caption = f"through {layer + 1} of {depth} blocks"
             tiles.append(_figure(picture(overlay, f"{file}: rollout {caption}", _LARGE), caption))
+        if result.occluded is not None:
+            lost = result.occluded.lost[index].numpy().clip(min=0)
+            caption = f"occlusion: what {words.percent(float(lost.max()))} at most was lost by covering"
+            tiles.append(_figure(picture(lit(pixels, lost), f"{file}: {caption}", _LARGE), caption))
         answer = " \u00b7 ".join(f"{name(label)} {words.percent(share)}" for label, share in result.answers[index])
         cards.append(
             f'<div class="card"><p>{answer or "This model has no head, so it gives no answer."}</p>'
@@ -101,7 +105,7 @@ def _rollouts(result: Inspection) -> str:
         '<p class="lead">Attention rollout: each block mixes the tokens by the mean of its heads, half and half with'
         " what was there before, and the blocks are multiplied (Abnar and Zuidema 2020; figure 6 of Dosovitskiy et al."
         " 2021). Bright is what reaches the answer most; each map by its own largest value.</p>"
-        f'<div class="grid one">{"".join(cards)}</div>{_csv("rollout.csv", _rollout_rows(result))}'
+        f'<div class="grid one">{"".join(cards)}</div>{csv_link("rollout.csv", _rollout_rows(result))}'
     )
 
 
@@ -113,12 +117,11 @@ def _heads(result: Inspection) -> str:
         rows = []
         for one in result.maps:
             weights = one.weights[index].numpy()
+            weights = weights / weights.max((1, 2), keepdims=True).clip(1e-30)
             spread = float(one.entropy[index].mean())
             label = f"{file}: layer {one.layer + 1}, heads 1 to {count} from left to right"
-            rows.append(
-                f'<tr><th scope="row">{one.layer + 1}</th><td>{_image(_row_of(weights), label, "tiles")}</td>'
-                f"<td>{spread:.2f}</td></tr>"
-            )
+            image = tiles_image(sheet(coloured(weights), count), label)
+            rows.append(f'<tr><th scope="row">{one.layer + 1}</th><td>{image}</td><td>{spread:.2f}</td></tr>')
         blocks.append(
             f"<details{' open' if index == 0 else ''}><summary>{name(Path(file).name)}</summary><div>"
             f'<div class="two by-size">{picture(result.pictures[index], file, _SMALL)}'
@@ -134,8 +137,90 @@ def _heads(result: Inspection) -> str:
         f'<p class="lead">How much attention {who} pays each patch, a tile for each head; each tile by its own largest'
         " value. Entropy, in nats, says how widely a layer's tokens look on the average: 0 is one token,"
         f" {np.log(result.grid[0] * result.grid[1]):.2f} all patches alike.</p>{''.join(blocks)}"
-        + _csv("attention.csv", _head_rows(result))
+        + csv_link("attention.csv", _head_rows(result))
     )
+
+
+def _depths(result: Inspection) -> str:
+    """The logit lens as a table: a row a block, a column a picture."""
+    if result.depths is None:
+        return ""
+    head = "".join(f'<th scope="col">{picture(pixels, name_of, 56)}</th>' for pixels, name_of in _pictures(result))
+    rows = []
+    for layer, answers in enumerate(result.depths):
+        cells = "".join(
+            f"<td>{'<b>' if label == result.answers[index][0][0] else ''}{name(label)}"
+            f"{'</b>' if label == result.answers[index][0][0] else ''} {words.percent(share)}</td>"
+            for index, (label, share) in enumerate(answers)
+        )
+        rows.append(f'<tr><th scope="row">{layer + 1}</th>{cells}</tr>')
+    listed = [
+        ("layer", "file", "class", "probability"),
+        *(
+            (layer + 1, file, label, f"{share:.6f}")
+            for layer, answers in enumerate(result.depths)
+            for file, (label, share) in zip(result.files, answers, strict=True)
+        ),
+    ]
+    return (
+        '<p class="lead">The final norm and the head applied to what each block gives (the logit lens). The head was'
+        " learnt for the last block alone: an earlier one says what is there in a form that the head can read. Bold is"
+        " what the model answers in the end.</p>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="Answers by depth"><table class="plain heads">'
+        f'<thead><tr><th scope="col">layer</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        + csv_link("depths.csv", listed)
+    )
+
+
+def _colours(result: Inspection) -> str:
+    tiles = []
+    for index, (pixels, file) in enumerate(_pictures(result)):
+        colours = (result.colours.colours[index].numpy() * 255).round().astype(np.uint8)
+        tiles.append(_figure(picture(pixels, file, _LARGE), "as the model sees it"))
+        tiles.append(_figure(tiles_image(colours, f"{file}: patches as colours"), "its patches"))
+    share = float(result.colours.variance.sum())
+    return (
+        '<p class="lead">The first three principal components of the patches\u2019 last features, over all these'
+        f" pictures, as red, green and blue; together {words.percent(share)} of the features\u2019 variance. Patches of"
+        " one colour are alike to the model, in one picture and across them.</p>"
+        f'<div class="card"><div class="strip">{"".join(tiles)}</div></div>'
+    )
+
+
+def _shifts(result: Inspection) -> str:
+    if result.shifts is None:
+        return ""
+    moved = result.shifts.moved.mean(1).numpy()
+    points = [(0.0, 0.0), *zip(map(float, result.shifts.shifts), map(float, moved), strict=True)]
+    patch = result.image_size[1] // result.grid[1]
+    plot = line_plot(
+        points,
+        label=f"Probability that goes to other classes at shifts of 0 to {result.shifts.shifts[-1]} pixels",
+        x_label="shift to the right in pixels",
+        y_format=lambda value: f"{100 * value:.3g} %",
+        css_class="accuracy",
+        from_zero=True,
+    )
+    same = float(result.shifts.same.double().mean())
+    rows = [
+        ("shift", "file", "moved", "same answer"),
+        *(
+            (shift, result.files[index], f"{float(value):.6f}", int(result.shifts.same[place, index]))
+            for place, shift in enumerate(result.shifts.shifts)
+            for index, value in enumerate(result.shifts.moved[place])
+        ),
+    ]
+    return (
+        '<p class="lead">How much of the probability goes to other classes when the picture moves to the right, its'
+        f" edge repeated: half the sum of the differences, averaged over"
+        f" {words.pictures(result.shifts.moved.shape[1])}. A dip at {patch} pixels, the side of a patch, says that the"
+        f" model sees patches rather than places. In {words.percent(same)} of the cases the answer stays the same.</p>"
+        f'<div class="card narrow">{plot}</div>{csv_link("shifts.csv", rows)}'
+    )
+
+
+def _pictures(result: Inspection) -> Iterator[tuple[np.ndarray, str]]:
+    return zip(result.pictures, result.files, strict=True)
 
 
 def _distance(result: Inspection) -> str:
@@ -165,7 +250,7 @@ def _distance(result: Inspection) -> str:
     return (
         f'<p class="lead">Mean attention distance: {DEFINITION}.{kept} The paper averages over 128 pictures; these are'
         f" {len(result.files)}.</p>"
-        f'<div class="card narrow">{svg(WIDE, TALL, label, parts)}</div>{_csv("distance.csv", rows)}'
+        f'<div class="card narrow">{svg(WIDE, TALL, label, parts)}</div>{csv_link("distance.csv", rows)}'
     )
 
 
@@ -176,21 +261,14 @@ def _filters(result: Inspection) -> str:
     if tiles.shape[-1] not in (1, 3):
         return f'<p class="lead">The filters have {tiles.shape[-1]} channels, which no picture can show.</p>'
     bytes_of = np.repeat((tiles * 255).round().astype(np.uint8), 3 if tiles.shape[-1] == 1 else 1, axis=-1)
-    columns = _FILTER_COLUMNS
-    rows = -(-len(bytes_of) // columns)
-    height, width = bytes_of.shape[1:3]
-    sheet = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1, 4), dtype=np.uint8)
-    for place, tile in enumerate(bytes_of):
-        top, left = place // columns * (height + 1), place % columns * (width + 1)
-        sheet[top : top + height, left : left + width] = np.dstack([tile, np.full((height, width), 255, np.uint8)])
     variance = result.filters.variance.numpy()
-    image = _image(sheet, f"{len(tiles)} components of the embedding filters", "tiles")
+    image = tiles_image(sheet(bytes_of, _FILTER_COLUMNS), f"{len(tiles)} components of the embedding filters")
     rows_of = [("component", "share of variance"), *((n + 1, f"{share:.6f}") for n, share in enumerate(variance))]
     return (
         f'<p class="lead">The first {len(tiles)} principal components of the patch embedding\u2019s filters (figure 7,'
         f" left, of Dosovitskiy et al. 2021), each stretched by itself; together {words.percent(float(variance.sum()))}"
         " of the filters\u2019 variance. Waves and spots are what a trained model has; noise is what a fresh one"
-        f' has.</p><div class="card narrow">{image}</div>' + _csv("filters.csv", rows_of)
+        f' has.</p><div class="card narrow">{image}</div>' + csv_link("filters.csv", rows_of)
     )
 
 
@@ -202,12 +280,8 @@ def _positions(result: Inspection) -> str:
     step = -(-max(height, width) // _MOST_TILES)
     chosen = similarity[::step, ::step]
     rows, columns = chosen.shape[:2]
-    sheet = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1, 4), dtype=np.uint8)
-    for row in range(rows):
-        for column in range(columns):
-            tile = np.dstack([_coloured((chosen[row, column] + 1) / 2), np.full((height, width), 255, np.uint8)])
-            top, left = row * (height + 1), column * (width + 1)
-            sheet[top : top + height, left : left + width] = tile
+    tiles = coloured((chosen.reshape(-1, height, width) + 1) / 2)
+    image = tiles_image(sheet(tiles, columns), f"Position similarity, {rows} by {columns} tiles")
     some = "" if step == 1 else f" Of {height} x {width} tiles every {step}. is drawn."
     ys, xs = np.divmod(np.arange(height * width), width)
     listed = [
@@ -222,8 +296,7 @@ def _positions(result: Inspection) -> str:
         '<p class="lead">A tile for each patch: the cosine similarity of its position with those of all others, from -1'
         f" (dark) to 1 (bright) (figure 7, centre, of Dosovitskiy et al. 2021).{some} Where a tile is brightest at its"
         " own place and along its row and column, the model has learnt the grid.</p>"
-        f'<div class="card narrow">{_image(sheet, f"Position similarity, {rows} by {columns} tiles", "tiles")}</div>'
-        + (_csv("positions.csv", listed) if len(listed) <= 50_000 else "")
+        f'<div class="card narrow">{image}</div>' + (csv_link("positions.csv", listed) if len(listed) <= 50_000 else "")
     )
 
 
@@ -236,73 +309,6 @@ def _notes(result: Inspection) -> str:
 
 def _figure(body: str, caption: str) -> str:
     return f"<figure>{body}<figcaption><span>{escape(caption)}</span></figcaption></figure>"
-
-
-def _lit(pixels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The picture, dark where the map is, (height, width, 3) uint8: the map resized bilinearly, by its largest"
-    " value."""
-    height, width = pixels.shape[:2]
-    share = weights / max(float(weights.max()), 1e-30)
-    smooth = Image.fromarray(share.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-    coloured = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-    return (coloured * (0.12 + 0.88 * np.asarray(smooth)[..., None])).round().astype(np.uint8)
-
-
-def _row_of(maps: np.ndarray) -> np.ndarray:
-    """(heads, height, width) -> the heads side by side, a clear column between them, (height, ..., 4) uint8."""
-    heads, height, width = maps.shape
-    sheet = np.zeros((height, heads * (width + 1) - 1, 4), dtype=np.uint8)
-    for head, one in enumerate(maps):
-        tile = _coloured(one / max(float(one.max()), 1e-30))
-        sheet[:, head * (width + 1) : head * (width + 1) + width] = np.dstack(
-            [tile, np.full((height, width), 255, np.uint8)]
-        )
-    return sheet
-
-
-def _coloured(shares: np.ndarray) -> np.ndarray:
-    """(height, width) of 0 to 1 -> (height, width, 3) uint8."""
-    place = np.clip(shares, 0, 1) * (len(_RAMP) - 1)
-    low = np.minimum(place.astype(int), len(_RAMP) - 2)
-    values: np.ndarray = _RAMP[low] + (place - low)[..., None] * (_RAMP[low + 1] - _RAMP[low])
-    return values.round().astype(np.uint8)
-
-
-def _image(pixels: np.ndarray, alt: str, css_class: str) -> str:
-    """Exact pixels as an <img> that is enlarged in squares."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    height, width = pixels.shape[:2]
-    return (
-        f'<img class="pixels {css_class}" width="{width}" height="{height}" alt="{escape(alt)}"'
-        f' src="data:image/png;base64,{data}">'
-    )
-
-
-def _csv(file: str, rows: Sequence[Sequence[object]]) -> str:
-    lines = "\r\n".join(",".join(_cell(value) for value in row) for row in rows) + "\r\n"
-    data = base64.b64encode(lines.encode("utf-8", "backslashreplace")).decode("ascii")
-    return f'<p><a download="{file}" href="data:text/csv;base64,{data}">{file}</a></p>'
-
-
-def _cell(value: object) -> str:
-    shown = str(value)
-    if (
-        shown[:1] in ("=", "+", "-", "@", "\t")
-        and not isinstance(value, int | float | np.integer)
-        and not _is_number(shown)
-    ):
-        shown = f"'{shown}"  # a table program would take it for a formula
-    return '"' + shown.replace('"', '""') + '"' if any(c in shown for c in ',"\r\n') else shown
-
-
-def _is_number(shown: str) -> bool:
-    try:
-        float(shown)
-    except ValueError:
-        return False
-    return True
 
 
 def _head_rows(result: Inspection) -> list[tuple[object, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +14,21 @@ from vitrail.data.sources.pictures import find_pictures
 from vitrail.data.transforms import EvaluationTransform
 from vitrail.errors import ConfigError, DataError, ImageError, WeightsError
 from vitrail.inspection.distance import AttentionDistance, mean_attention_distance
+from vitrail.inspection.features import PatchColours, patch_colours
 from vitrail.inspection.filters import EmbeddingFilters, embedding_filters
+from vitrail.inspection.lens import logit_lens
 from vitrail.inspection.maps import AttentionMaps, attention_maps
+from vitrail.inspection.occlusion import Occlusion, occlusion
 from vitrail.inspection.positions import position_similarity
 from vitrail.inspection.rollout import Rollout, attention_rollout
+from vitrail.inspection.shift import ShiftResponse, shift_response
 from vitrail.models.vit import VisionTransformer
 from vitrail.training.events import Events
+from vitrail.weights.bundle import Bundle
 from vitrail.weights.load import load
 
 _TOP = 3
+_SHIFTED = 2  # pictures; each is asked about 16 times
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class InspectConfig:
     model: str  # anything that `vitrail.load` takes
     pictures: tuple[str, ...]  # files, or folders whose pictures are taken
     most: int = 16  # pictures; those that come after are left out
+    occlude: bool = False  # cover each square of two patches in turn: as many answers as there are squares
 
     def __post_init__(self) -> None:
         if self.most < 1:
@@ -47,6 +55,8 @@ class Inspection:
         answers: of each picture the most probable classes, most probable first; empty for a model without a head.
         filters, similarity: None where the model has none, and `missing` says why.
         maps: of each block; see `AttentionMaps`.
+        depths: (depth, B) the most probable class after each block and its probability; None without a head.
+        shifts: of the first pictures; None without a head. occluded: None where it was not asked for.
         broken: (file, message) of pictures that could not be read.
         left_out: pictures beyond the number asked for.
     """
@@ -63,6 +73,10 @@ class Inspection:
     distance: AttentionDistance
     maps: tuple[AttentionMaps, ...]
     rollout: Rollout
+    colours: PatchColours
+    depths: tuple[tuple[tuple[str, float], ...], ...] | None
+    shifts: ShiftResponse | None
+    occluded: Occlusion | None
     missing: tuple[str, ...]
     broken: tuple[tuple[str, str], ...]
     left_out: int
@@ -129,13 +143,22 @@ def inspect(config: InspectConfig, events: Events) -> Inspection:
         similarity = position_similarity(model).numpy()
     except ValueError as error:
         missing.append(f"position similarity: {error}")
-    events.progress("looking", 0, 3)
-    distance = mean_attention_distance(model, images)
-    events.progress("looking", 1, 3)
-    maps = attention_maps(model, images)
-    events.progress("looking", 2, 3)
-    rollout = attention_rollout(model, images)
-    events.progress("looking", 3, 3)
+    has_answers = bool(answers[0])
+    if not has_answers:
+        missing.append("answers by depth, shifts and occlusion: the model has no head, so it gives no answer")
+    steps: dict[str, Callable[[], Any]] = {
+        "distance": lambda: mean_attention_distance(model, images),
+        "maps": lambda: attention_maps(model, images),
+        "rollout": lambda: attention_rollout(model, images),
+        "colours": lambda: patch_colours(model, images),
+        "depths": lambda: _by_depth(logit_lens(model, images), bundle) if has_answers else None,
+        "shifts": lambda: shift_response(model, images[:_SHIFTED]) if has_answers else None,
+        "occluded": lambda: occlusion(model, images, *_squares(model)) if has_answers and config.occlude else None,
+    }
+    found: dict[str, Any] = {}
+    for name, step in steps.items():
+        found[name] = step()
+        events.progress("looking", len(found), len(steps))
     return Inspection(
         model=config.model,
         variant=_variant(model),
@@ -146,9 +169,7 @@ def inspect(config: InspectConfig, events: Events) -> Inspection:
         answers=answers,
         filters=filters,
         similarity=similarity,
-        distance=distance,
-        maps=maps,
-        rollout=rollout,
+        **found,
         missing=tuple(missing),
         broken=tuple(broken),
         left_out=max(0, len(source) - config.most),
@@ -165,6 +186,19 @@ def _answers(
         tuple((labels[int(place)], float(share)) for place, share in zip(row[:_TOP], shares[:_TOP], strict=True))
         for row, shares in zip(order, probabilities, strict=True)
     )
+
+
+def _by_depth(logits: torch.Tensor, bundle: Bundle) -> tuple[tuple[tuple[str, float], ...], ...]:
+    """(depth, B, classes) -> of each depth and picture the most probable class."""
+    config = bundle.config
+    return tuple(tuple(answer[0] for answer in _answers(row, config.labels, config.temperature)) for row in logits)
+
+
+def _squares(model: VisionTransformer) -> tuple[int, int]:
+    """Size and stride in pixels: two patches a side, a patch from one to the next."""
+    config = model.config
+    patch = config.image_size[0] // config.grid[0]
+    return min(2 * patch, *config.image_size), patch
 
 
 def _variant(model: VisionTransformer) -> str:
