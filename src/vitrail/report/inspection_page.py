@@ -20,6 +20,7 @@ from vitrail.tasks.inspect import Inspection
 _LARGE, _SMALL = 224, 160  # pixels of a picture on the page
 _MOST_TILES = 24  # of positions, in a row or column; of larger grids every second, third, ... is drawn
 _FILTER_COLUMNS = 7
+_TILE = 72  # pixels of a head's tile at most
 _DEPTHS = 4  # of rollout, the last one among them
 
 
@@ -120,7 +121,7 @@ def _heads(result: Inspection) -> str:
             weights = weights / weights.max((1, 2), keepdims=True).clip(1e-30)
             spread = float(one.entropy[index].mean())
             label = f"{file}: layer {one.layer + 1}, heads 1 to {count} from left to right"
-            image = tiles_image(sheet(coloured(weights), count), label)
+            image = tiles_image(sheet(coloured(weights), count), label, count * _TILE)
             rows.append(f'<tr><th scope="row">{one.layer + 1}</th><td>{image}</td><td>{spread:.2f}</td></tr>')
         blocks.append(
             f"<details{' open' if index == 0 else ''}><summary>{name(Path(file).name)}</summary><div>"
@@ -132,9 +133,9 @@ def _heads(result: Inspection) -> str:
             "</details>"
         )
     source = result.maps[-1].source
-    who = "the class token" if source == "class token" else "the patches on the average"
+    who = "the class token pays" if source == "class token" else "the patches on the average pay"
     return (
-        f'<p class="lead">How much attention {who} pays each patch, a tile for each head; each tile by its own largest'
+        f'<p class="lead">How much attention {who} each patch, a tile for each head; each tile by its own largest'
         " value. Entropy, in nats, says how widely a layer's tokens look on the average: 0 is one token,"
         f" {np.log(result.grid[0] * result.grid[1]):.2f} all patches alike.</p>{''.join(blocks)}"
         + csv_link("attention.csv", _head_rows(result))
@@ -166,7 +167,7 @@ def _depths(result: Inspection) -> str:
         '<p class="lead">The final norm and the head applied to what each block gives (the logit lens). The head was'
         " learnt for the last block alone: an earlier one says what is there in a form that the head can read. Bold is"
         " what the model answers in the end.</p>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="Answers by depth"><table class="plain heads">'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Answers by depth"><table class="plain">'
         f'<thead><tr><th scope="col">layer</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
         + csv_link("depths.csv", listed)
     )
@@ -215,7 +216,7 @@ def _shifts(result: Inspection) -> str:
         f" edge repeated: half the sum of the differences, averaged over"
         f" {words.pictures(result.shifts.moved.shape[1])}. A dip at {patch} pixels, the side of a patch, says that the"
         f" model sees patches rather than places. In {words.percent(same)} of the cases the answer stays the same.</p>"
-        f'<div class="card narrow">{plot}</div>{csv_link("shifts.csv", rows)}'
+        f'<div class="card narrow one-plot">{plot}</div>{csv_link("shifts.csv", rows)}'
     )
 
 
@@ -246,7 +247,8 @@ def _distance(result: Inspection) -> str:
         ("layer", "head", "pixels"),
         *((layer + 1, head + 1, f"{pixels[layer, head]:.4f}") for layer in range(depth) for head in range(heads)),
     ]
-    kept = "" if result.distance.renormalized else " What goes to the class token and its like counts as no distance."
+    is_plain = result.distance.renormalized or not result.num_prefix_tokens
+    kept = "" if is_plain else " What goes to the class token and its like counts as no distance."
     return (
         f'<p class="lead">Mean attention distance: {DEFINITION}.{kept} The paper averages over 128 pictures; these are'
         f" {len(result.files)}.</p>"

@@ -21,7 +21,7 @@ def lit(pixels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     share = weights / max(float(weights.max()), 1e-30)
     smooth = Image.fromarray(share.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
     rgb = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-    return (rgb * (0.12 + 0.88 * np.asarray(smooth)[..., None])).round().astype(np.uint8)
+    return (rgb * (0.2 + 0.8 * np.asarray(smooth)[..., None])).round().astype(np.uint8)
 
 
 def sheet(tiles: np.ndarray, columns: int) -> np.ndarray:
@@ -44,13 +44,14 @@ def coloured(shares: np.ndarray) -> np.ndarray:
     return values.round().astype(np.uint8)
 
 
-def tiles_image(pixels: np.ndarray, alt: str) -> str:
-    """Exact pixels as an <img> that is enlarged in squares."""
+def tiles_image(pixels: np.ndarray, alt: str, most: int | None = None) -> str:
+    """Exact pixels as an <img> that is enlarged in squares, to the width there is, or to `most` pixels."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     height, width = pixels.shape[:2]
+    style = "" if most is None else f' style="max-width:{most}px"'
     return (
-        f'<img class="pixels tiles" width="{width}" height="{height}" alt="{escape(alt)}"'
+        f'<img class="pixels tiles"{style} width="{width}" height="{height}" alt="{escape(alt)}"'
         f' src="data:image/png;base64,{data}">'
     )

@@ -50,7 +50,8 @@ class Inspection:
     Attributes:
         model: as it was asked for.
         variant: what it is, in words.
-        image_size, grid: (height, width) of what the model sees, in pixels and in patches.
+        image_size, grid: (height, width) of what the model sees, in pixels and in patches; num_prefix_tokens: what it
+            sees besides.
         files: B names; pictures: (B, height, width, channels) uint8, as the model sees them.
         answers: of each picture the most probable classes, most probable first; empty for a model without a head.
         filters, similarity: None where the model has none, and `missing` says why.
@@ -65,6 +66,7 @@ class Inspection:
     variant: str
     image_size: tuple[int, int]
     grid: tuple[int, int]
+    num_prefix_tokens: int
     files: tuple[str, ...]
     pictures: np.ndarray
     answers: tuple[tuple[tuple[str, float], ...], ...]
@@ -164,6 +166,7 @@ def inspect(config: InspectConfig, events: Events) -> Inspection:
         variant=_variant(model),
         image_size=model.config.image_size,
         grid=model.config.grid,
+        num_prefix_tokens=model.config.num_prefix_tokens,
         files=tuple(file for file, _ in read),
         pictures=pixels.transpose(0, 2, 3, 1),
         answers=answers,
