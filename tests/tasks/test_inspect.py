@@ -24,6 +24,7 @@ from vitrail.models.build import build_model
 from vitrail.models.config import ViTConfig
 from vitrail.models.resnet_config import ResNetConfig
 from vitrail.models.vit import VisionTransformer
+from vitrail.report.inspection_change import changes
 from vitrail.report.inspection_page import render_inspection
 from vitrail.tasks.inspect import InspectConfig, Inspection, inspect
 from vitrail.tasks.predict import PredictConfig, predict
@@ -132,6 +133,35 @@ def test_occlusion_is_asked_for(tmp_path: Path) -> None:
     assert result.occluded is not None
     assert result.occluded.lost.shape == (2, 1, 2)  # squares of 16 pixels, 8 apart, in 16 x 24
     assert render_inspection(result).count("occlusion:") == 2 * 2
+
+
+def test_two_models_stand_beside_each_other(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures = photos(tmp_path, 2)
+    for folder in ("one", "two"):
+        Path(folder).mkdir()
+    before, after = bundle(Path("one")), bundle(Path("two"), patch_size=4, depth=1)
+    assert main(["inspect", before, after, pictures, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [len(said[key]["attention_distance_pixels"]) for key in ("before", "after")] == [3, 1]
+    text = Path("inspection.html").read_text()
+    page = Page(text)
+    assert [attributes["id"] for attributes in page.all("section")][:2] == ["change", "pictures"]
+    assert page.text.count("Before") >= 8
+    files = [attributes["download"] for attributes in page.all("a") if "download" in attributes]
+    assert len(files) == len(set(files)) == 14  # seven tables of each
+    assert main(["inspect", before, after, "--force"]) == 2
+    assert "two models and no picture" in capsys.readouterr().err
+
+
+def test_a_model_beside_itself_changes_nothing(tmp_path: Path) -> None:
+    result = look(bundle(tmp_path), photos(tmp_path, 3))
+    rows = re.findall(r"<tr><td>.*?</tr>", changes(result, result))
+    assert len(rows) == 3
+    for row in rows:
+        cells = re.findall(r"<td>(.*?)</td>", row)
+        assert cells[1] == cells[2]
+        assert cells[3] == "1.00"
 
 
 def test_names_are_text_and_formulas_stay_text(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ class Inspect:
     model: Positional[str]
     """A bundle, a run, a weights file of any layout, a name of `vitrail models --weights`, or hf-hub:owner/name."""
     pictures: Positional[tuple[str, ...]]
-    """Files, or folders whose pictures are taken."""
+    """Files, or folders whose pictures are taken. If the first is a model too, the page shows both: what changed from
+    MODEL to it."""
     out: str = "inspection.html"
     """The page."""
     most: int = 16
@@ -52,16 +53,27 @@ def run(arguments: list[str]) -> int:
         from vitrail.report.inspection_page import write_inspection_page
         from vitrail.tasks.inspect import InspectConfig, inspect
         from vitrail.training.events import Events
+        from vitrail.weights.load import names_a_model
+
+    models, pictures = [command.model], command.pictures
+    if names_a_model(pictures[0]):
+        models, pictures = [command.model, pictures[0]], pictures[1:]
+        if not pictures:
+            raise UsageError("two models and no picture were named. See `vitrail inspect --help`.")
 
     terminal = Terminal()
     with Events(terminal) as events:
-        result = inspect(InspectConfig(command.model, command.pictures, command.most, command.occlude), events)
-    write_inspection_page(result, out)
-    for _, message in result.broken:
+        results = [inspect(InspectConfig(model, pictures, command.most, command.occlude), events) for model in models]
+    write_inspection_page(results, out)
+    for _, message in results[0].broken:
         terminal.warning(message)
     if command.json:
-        write_json(result.to_json())
-    else:
+        figures = [result.to_json() for result in results]
+        write_json(figures[0] if len(figures) == 1 else {"before": figures[0], "after": figures[1]})
+        return 1 if results[0].broken else 0
+    for result in results:
+        if len(results) == 2:
+            write_line(f"{result.model}:")
         for file, answer in zip(result.files, result.answers, strict=True):
             said = ", ".join(f"{label} {100 * share:.1f} %" for label, share in answer) or "no head, no answer"
             write_line(f"{file}: {said}")
@@ -69,5 +81,5 @@ def run(arguments: list[str]) -> int:
             write_line(f"left out: {note}")
         if result.left_out:
             write_line(f"left out: {result.left_out:,} pictures after the first {command.most}; --most takes more")
-        write_line(f"page: {out}")
-    return 1 if result.broken else 0
+    write_line(f"page: {out}")
+    return 1 if results[0].broken else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from vitrail.errors import RunError
 from vitrail.inspection.distance import DEFINITION
 from vitrail.report import words
 from vitrail.report.csv_link import csv_link
+from vitrail.report.inspection_change import changes
 from vitrail.report.markup import escape, name, picture
 from vitrail.report.page import POLICY
 from vitrail.report.plots import BOTTOM, LEFT, TALL, TOP, WIDE, Scale, line_plot, round_ticks, svg, text
@@ -24,28 +25,40 @@ _TILE = 72  # pixels of a head's tile at most
 _DEPTHS = 4  # of rollout, the last one among them
 
 
-def write_inspection_page(result: Inspection, path: Path) -> None:
+def write_inspection_page(results: Sequence[Inspection], path: Path) -> None:
     """Write the page to `path`; raises RunError where that cannot be done."""
     try:
-        path.write_text(render_inspection(result), encoding="utf-8", newline="\n")
+        path.write_text(render_inspection(*results), encoding="utf-8", newline="\n")
     except OSError as error:
         raise RunError(f"{path}: the page cannot be written ({error.strerror}); make room and try again") from error
 
 
-def render_inspection(result: Inspection) -> str:
-    """The whole page as one string: nothing is loaded, no script runs."""
-    sections = [
-        ("pictures", "What each picture's answer came from", _rollouts(result)),
-        ("heads", "Where each head looks", _heads(result)),
-        ("depths", "What each depth would answer", _depths(result)),
-        ("colours", "Which patches are alike to it", _colours(result)),
-        ("distance", "How far each head looks", _distance(result)),
-        ("shifts", "What a shift changes", _shifts(result)),
-        ("filters", "What a patch is looked at with", _filters(result)),
-        ("positions", "What it has learnt of places", _positions(result)),
-        ("notes", "Left out", _notes(result)),
+def render_inspection(*results: Inspection) -> str:
+    """The whole page as one string: nothing is loaded, no script runs.
+
+    Args:
+        results: of one model, or of one before and after something was done to it, on the same pictures.
+    """
+    sections: list[tuple[str, str, Callable[[Inspection], str]]] = [
+        ("pictures", "What each picture's answer came from", _rollouts),
+        ("heads", "Where each head looks", _heads),
+        ("depths", "What each depth would answer", _depths),
+        ("colours", "Which patches are alike to it", _colours),
+        ("distance", "How far each head looks", _distance),
+        ("shifts", "What a shift changes", _shifts),
+        ("filters", "What a patch is looked at with", _filters),
+        ("positions", "What it has learnt of places", _positions),
+        ("notes", "Left out", _notes),
     ]
-    shown = [(anchor, title, body) for anchor, title, body in sections if body]
+    bodies_of = [
+        (anchor, title, _side_by_side([view(result) for result in results])) for anchor, title, view in sections
+    ]
+    if len(results) == 2:
+        bodies_of.insert(0, ("change", "What changed", changes(*results)))
+    shown = [(anchor, title, body) for anchor, title, body in bodies_of if body]
+    title = " and ".join(result.model for result in results)
+    result = results[0]
+    meta = " \u00b7 after: ".join(escape(one.variant) for one in results)
     links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _ in shown)
     bodies = "\n".join(
         f'<section id="{anchor}" aria-labelledby="{anchor}-title">'
@@ -61,15 +74,15 @@ def render_inspection(result: Inspection) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="referrer" content="no-referrer">
-<title>{escape(result.model)} \u2013 Vitrail inspection</title>
+<title>{escape(title)} \u2013 Vitrail inspection</title>
 <style>
 {style}</style>
 </head>
 <body>
 <header>
 <div class="brand"><span><b>Vitrail</b> inspection</span></div>
-<h1>{name(result.model)}</h1>
-<p class="meta">{escape(result.variant)} \u00b7 {words.pictures(len(result.files))}</p>
+<h1>{name(title)}</h1>
+<p class="meta">{meta} \u00b7 {words.pictures(len(result.files))}</p>
 <nav aria-label="Sections">{links}</nav>
 </header>
 <main>
@@ -79,6 +92,29 @@ def render_inspection(result: Inspection) -> str:
 </body>
 </html>
 """
+
+
+def _side_by_side(bodies: Sequence[str]) -> str:
+    """One model's section as it is; two models' beside each other, under one lead where theirs say the same."""
+    if len(bodies) == 1 or not any(bodies):
+        return bodies[0]
+    leads, rests = zip(*(_lead_and_rest(body) for body in bodies), strict=True)
+    is_shared = len(set(leads)) == 1
+    columns = "".join(
+        f"<div><h3>{word}</h3>{'' if is_shared else lead}"
+        + (rest or "<p>This model has none.</p>").replace('download="', f'download="{word.lower()}-')
+        + "</div>"
+        for word, lead, rest in zip(("Before", "After"), leads, rests, strict=True)
+    )
+    return f'{leads[0] if is_shared else ""}<div class="pair">{columns}</div>'
+
+
+def _lead_and_rest(body: str) -> tuple[str, str]:
+    """The paragraph that a section begins with, and what follows."""
+    if not body.startswith('<p class="lead">'):
+        return "", body
+    lead, end, rest = body.partition("</p>")
+    return lead + end, rest
 
 
 def _rollouts(result: Inspection) -> str:

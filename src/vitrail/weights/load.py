@@ -63,6 +63,18 @@ def load(
     )
 
 
+def names_a_model(spec: str) -> bool:
+    """Whether `load` would look for a model there, rather than say that there is none; nothing is read or fetched."""
+    path = Path(spec)
+    if path.is_dir():
+        return _was_made_here(path) or _holds_weights(path)
+    if path.exists():
+        return path.suffix in WEIGHTS_SUFFIXES
+    from vitrail.weights.catalog import find
+
+    return spec.startswith(_HUB_PREFIXES) or find(spec) is not None
+
+
 def pinned(spec: str, bundle: Bundle) -> str:
     """`spec` so that it means the same weights tomorrow and from another folder: an absolute path, or a repository with
     its commit."""
