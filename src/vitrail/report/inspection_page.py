@@ -129,6 +129,10 @@ def _rollouts(result: Inspection) -> str:
             overlay = lit(pixels, result.rollout.maps[layer, index].numpy())
             caption = f"through {layer + 1} of {depth} blocks"
             tiles.append(_figure(picture(overlay, f"{file}: rollout {caption}", _LARGE), caption))
+        if result.relevance is not None:
+            overlay = lit(pixels, result.relevance[index].numpy())
+            caption = "what spoke for the answer, by gradients"
+            tiles.append(_figure(picture(overlay, f"{file}: {caption}", _LARGE), caption))
         if result.occluded is not None:
             lost = result.occluded.lost[index].numpy().clip(min=0)
             caption = f"occlusion: what {words.percent(float(lost.max()))} at most was lost by covering"
@@ -141,7 +145,8 @@ def _rollouts(result: Inspection) -> str:
     return (
         '<p class="lead">Attention rollout: each block mixes the tokens by the mean of its heads, half and half with'
         " what was there before, and the blocks are multiplied (Abnar and Zuidema 2020; figure 6 of Dosovitskiy et al."
-        " 2021). Bright is what reaches the answer most; each map by its own largest value.</p>"
+        " 2021). Bright is what reaches the answer most; each map by its own largest value. By gradients: attention"
+        " weighted with what it changes in the answer (Chefer et al. 2021), so for this class rather than another.</p>"
         f'<div class="grid one">{"".join(cards)}</div>{csv_link("rollout.csv", _rollout_rows(result))}'
     )
 

@@ -16,6 +16,7 @@ from vitrail.errors import ConfigError, DataError, ImageError, WeightsError
 from vitrail.inspection.distance import AttentionDistance, mean_attention_distance
 from vitrail.inspection.features import PatchColours, patch_colours
 from vitrail.inspection.filters import EmbeddingFilters, embedding_filters
+from vitrail.inspection.gradients import gradient_attention
 from vitrail.inspection.lens import logit_lens
 from vitrail.inspection.maps import AttentionMaps, attention_maps
 from vitrail.inspection.occlusion import Occlusion, occlusion
@@ -56,6 +57,7 @@ class Inspection:
         answers: of each picture the most probable classes, most probable first; empty for a model without a head.
         filters, similarity: None where the model has none, and `missing` says why.
         maps: of each block; see `AttentionMaps`.
+        relevance: (B, grid height, grid width), what spoke for each answer (`gradient_attention`); None without a head.
         depths: (depth, B) the most probable class after each block and its probability; None without a head.
         shifts: of the first pictures; None without a head. occluded: None where it was not asked for.
         broken: (file, message) of pictures that could not be read.
@@ -75,6 +77,7 @@ class Inspection:
     distance: AttentionDistance
     maps: tuple[AttentionMaps, ...]
     rollout: Rollout
+    relevance: torch.Tensor | None
     colours: PatchColours
     depths: tuple[tuple[tuple[str, float], ...], ...] | None
     shifts: ShiftResponse | None
@@ -152,6 +155,7 @@ def inspect(config: InspectConfig, events: Events) -> Inspection:
         "distance": lambda: mean_attention_distance(model, images),
         "maps": lambda: attention_maps(model, images),
         "rollout": lambda: attention_rollout(model, images),
+        "relevance": lambda: gradient_attention(model, images) if has_answers else None,
         "colours": lambda: patch_colours(model, images),
         "depths": lambda: _by_depth(logit_lens(model, images), bundle) if has_answers else None,
         "shifts": lambda: shift_response(model, images[:_SHIFTED]) if has_answers else None,
