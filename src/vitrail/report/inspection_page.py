@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vitrail.errors import RunError
 from vitrail.inspection.distance import DEFINITION
 from vitrail.report import words
 from vitrail.report.csv_link import csv_link
+from vitrail.report.document import document, in_sections, write_document
 from vitrail.report.inspection_change import changes
 from vitrail.report.markup import escape, name, picture
-from vitrail.report.page import POLICY
 from vitrail.report.plots import BOTTOM, LEFT, TALL, TOP, WIDE, Scale, line_plot, round_ticks, svg, text
 from vitrail.report.tiles import coloured, lit, sheet, tiles_image
 from vitrail.tasks.inspect import Inspection
@@ -27,10 +26,7 @@ _DEPTHS = 4  # of rollout, the last one among them
 
 def write_inspection_page(results: Sequence[Inspection], path: Path) -> None:
     """Write the page to `path`; raises RunError where that cannot be done."""
-    try:
-        path.write_text(render_inspection(*results), encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise RunError(f"{path}: the page cannot be written ({error.strerror}); make room and try again") from error
+    write_document(render_inspection(*results), path)
 
 
 def render_inspection(*results: Inspection) -> str:
@@ -55,43 +51,14 @@ def render_inspection(*results: Inspection) -> str:
     ]
     if len(results) == 2:
         bodies_of.insert(0, ("change", "What changed", changes(*results)))
-    shown = [(anchor, title, body) for anchor, title, body in bodies_of if body]
     title = " and ".join(result.model for result in results)
     result = results[0]
     meta = " \u00b7 after: ".join(escape(one.variant) for one in results)
-    links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _ in shown)
-    bodies = "\n".join(
-        f'<section id="{anchor}" aria-labelledby="{anchor}-title">'
-        f'<h2 id="{anchor}-title">{title}</h2>\n{body}</section>'
-        for anchor, title, body in shown
-    )
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{escape(title)} \u2013 Vitrail inspection</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
-<div class="brand"><span><b>Vitrail</b> inspection</span></div>
-<h1>{name(title)}</h1>
+    links, bodies = in_sections(bodies_of)
+    header = f"""<h1>{name(title)}</h1>
 <p class="meta">{meta} \u00b7 {words.pictures(len(result.files))}</p>
-<nav aria-label="Sections">{links}</nav>
-</header>
-<main>
-{bodies}
-</main>
-<footer><p>Made by Vitrail. This page is one file: nothing is loaded, nothing is sent, no script runs.</p></footer>
-</body>
-</html>
-"""
+{links}"""
+    return document(title, "inspection", header, bodies)
 
 
 def _side_by_side(bodies: Sequence[str]) -> str:

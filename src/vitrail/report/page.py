@@ -1,34 +1,19 @@
-"""The page: one self-contained HTML file that opens offline, in light and dark, on a wall or on a phone."""
+"""The report of a run: what was learnt, for someone who is no expert, and all details for someone who is."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from vitrail.errors import RunError
 from vitrail.evaluators.comparison import Comparison
 from vitrail.report import sections, words
 from vitrail.report.data import ReportData
+from vitrail.report.document import document, in_sections, write_document
 from vitrail.report.markup import escape, name
-
-# Nothing is fetched and nothing runs: the page holds names of classes and files, which others may have chosen.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-
-_GLASS = (
-    '<svg viewBox="0 0 26 26" aria-hidden="true">'
-    '<rect x="1" y="1" width="11" height="15" rx="2" fill="var(--glass-1)"/>'
-    '<rect x="14" y="1" width="11" height="8" rx="2" fill="var(--glass-3)"/>'
-    '<rect x="14" y="11" width="11" height="14" rx="2" fill="var(--glass-4)"/>'
-    '<rect x="1" y="18" width="5" height="7" rx="2" fill="var(--glass-2)"/>'
-    '<rect x="8" y="18" width="4" height="7" rx="2" fill="var(--glass-5)"/></svg>'
-)
 
 
 def write_report(data: ReportData, path: Path) -> None:
     """Write the page to `path`; raises RunError where that cannot be done."""
-    try:
-        path.write_text(render_report(data), encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise RunError(f"{path}: the report cannot be written ({error.strerror}); make room and try again") from error
+    write_document(render_report(data), path)
 
 
 def render_report(data: ReportData) -> str:
@@ -42,41 +27,11 @@ def render_report(data: ReportData) -> str:
         ("use", "Use it", sections.usage(data)),
         ("making", "How it was made", sections.making(data)),
     ]
-    shown = [(anchor, title, body) for anchor, title, body in parts if body]
-    links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _ in shown)
-    bodies = "\n".join(
-        f'<section id="{anchor}" aria-labelledby="{anchor}-title">'
-        f'<h2 id="{anchor}-title">{title}</h2>\n{body}\n</section>'
-        for anchor, title, body in shown
-    )
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{escape(data.title)} \u2013 {_percent(data)} \u2013 Vitrail report</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
-<div class="brand">{_GLASS}<span><b>Vitrail</b> report</span></div>
-<h1>{name(data.title)}</h1>
+    links, bodies = in_sections(parts)
+    header = f"""<h1>{name(data.title)}</h1>
 <p class="meta">{_meta(data)}</p>
-<nav aria-label="Sections">{links}</nav>
-</header>
-<main>
-{_answer(data)}
-{bodies}
-</main>
-<footer><p>Made by Vitrail. This page is one file: nothing is loaded, nothing is sent, no script runs.</p></footer>
-</body>
-</html>
-"""
+{links}"""
+    return document(f"{data.title} \u2013 {_percent(data)}", "report", header, f"{_answer(data)}\n{bodies}")
 
 
 def _percent(data: ReportData) -> str:

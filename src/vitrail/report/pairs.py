@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from vitrail.report.data import Thumbnail
+from vitrail.report.document import document
 from vitrail.report.markup import escape, name, picture
-from vitrail.report.page import POLICY
 
 MAX_SHOWN = 300  # pairs; the others are counted
 PICTURE_SIZE = 128  # pixels
@@ -32,7 +31,6 @@ class PairsData:
 
 def render_pairs(data: PairsData) -> str:
     """The whole page as one string: nothing is loaded, no script runs."""
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     answer = "".join(
         f'<p class="say">{escape(text)}</p>' if place == 0 else f"<p>{escape(text)}</p>"
         for place, text in enumerate(data.sentences)
@@ -41,34 +39,12 @@ def render_pairs(data: PairsData) -> str:
     tail = f"<p>and {more:,} more; pairs.csv has them all.</p>" if more else ""
     shown = "".join(map(_pair, data.pairs))
     pairs = f'<ul class="groups">{shown}</ul>{tail}' if shown else "<p>None.</p>"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{escape(data.title)} \u2013 Vitrail copies</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
-<div class="brand"><span><b>Vitrail</b> copies</span></div>
-<h1>{name(data.title)}</h1>
-</header>
-<main>
-{answer}
+    main = f"""{answer}
 <section id="pairs" aria-labelledby="pairs-title">
 <h2 id="pairs-title">The pairs, the surest first</h2>
 {pairs}
-</section>
-</main>
-<footer><p>Made by Vitrail. This page is one file: nothing is loaded, nothing is sent, no script runs.</p></footer>
-</body>
-</html>
-"""
+</section>"""
+    return document(data.title, "copies", f"<h1>{name(data.title)}</h1>", main)
 
 
 def _pair(pair: ShownPair) -> str:

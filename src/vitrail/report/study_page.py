@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitrail.errors import RunError
 from vitrail.recipes.compute import BUDGETS, family_and_budget
 from vitrail.report import words
+from vitrail.report.document import document, write_document
 from vitrail.report.markup import escape, name
 from vitrail.report.plots import WIDE, Scale, lines_plot, round_ticks
 from vitrail.tasks.study import StudyResult, StudyRun, mean_and_spread
@@ -16,49 +16,24 @@ from vitrail.tasks.study import StudyResult, StudyRun, mean_and_spread
 WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = WIDE, 40, 22, 24, 4, 40
 _ONE_SEED = "One seed a cell tells nothing of chance: small differences mean nothing."
 _EQUAL = 1.05  # compute of the most and the least at one budget
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def write_study_page(result: StudyResult, path: Path) -> None:
     """Write the page to `path`; raises RunError where that cannot be done."""
-    try:
-        path.write_text(render_study(result), encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise RunError(f"{path}: the page cannot be written ({error.strerror}); make room and try again") from error
+    write_document(render_study(result), path)
 
 
 def render_study(result: StudyResult) -> str:
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     cells = result.by_cell()
     seeds = max(map(len, cells.values()))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(result.name)} on {escape(result.data)} \u2013 Vitrail study</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
-<div class="brand"><span><b>Vitrail</b> study</span></div>
-<h1>{name(result.name)} on {name(result.data)}</h1>
+    header = f"""<h1>{name(result.name)} on {name(result.data)}</h1>
 <p class="meta">{escape(result.study.question)} \u00b7 asked in {escape(result.study.source)} of Dosovitskiy et al. 2021
- \u00b7 {_effort(result)} \u00b7 {seeds} {"seed" if seeds == 1 else "seeds"}</p>
-</header>
-<main>
-<section><h2>Test accuracy</h2>
+ \u00b7 {_effort(result)} \u00b7 {seeds} {"seed" if seeds == 1 else "seeds"}</p>"""
+    main = f"""<section><h2>Test accuracy</h2>
 <p>{escape(verdict(result))}</p>
 <div class="card narrow">{(_lines if result.study.by_compute else _dots)(result)}</div></section>
-<section><h2>The runs</h2>{_table(result)}</section>
-</main>
-<footer><p>Made by Vitrail. This page is one file: nothing is loaded, nothing is sent, no script runs.</p></footer>
-</body>
-</html>
-"""
+<section><h2>The runs</h2>{_table(result)}</section>"""
+    return document(f"{result.name} on {result.data}", "study", header, main)
 
 
 def _effort(result: StudyResult) -> str:

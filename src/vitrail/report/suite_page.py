@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vitrail.errors import RunError
 from vitrail.report import words
+from vitrail.report.document import document, write_document
 from vitrail.report.markup import escape, name
-from vitrail.report.page import POLICY
 from vitrail.report.plots import Scale
 from vitrail.tasks.suite import NOT_ASKED, SuiteResult, TaskScore
 
@@ -22,45 +21,21 @@ HOW = {
 
 def write_suite_page(result: SuiteResult, path: Path) -> None:
     """Write the page to `path`; raises RunError where that cannot be done."""
-    try:
-        path.write_text(render_suite(result), encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise RunError(f"{path}: the page cannot be written ({error.strerror}); make room and try again") from error
+    write_document(render_suite(result), path)
 
 
 def render_suite(result: SuiteResult) -> str:
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     backbone = Path(result.config.backbone).name or result.config.backbone
     sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences_of(result))
     plot = f'<div class="card">{_plot(result)}</div>' if result.scores else "<p>No task has a score yet.</p>"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(result.suite.title)} of {escape(backbone)} \u2013 Vitrail suite</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header>
-<div class="brand"><span><b>Vitrail</b> suite</span></div>
-<h1>{escape(result.suite.title)} of {name(backbone)}</h1>
-<p class="meta">{escape(HOW[result.config.how])} \u00b7 expected figures: {escape(result.suite.source)}</p>
-</header>
-<main>
-<section><h2>{_headline(result)}</h2>
+    header = f"""<h1>{escape(result.suite.title)} of {name(backbone)}</h1>
+<p class="meta">{escape(HOW[result.config.how])} \u00b7 expected figures: {escape(result.suite.source)}</p>"""
+    main = f"""<section><h2>{_headline(result)}</h2>
 {sentences}
 {plot}</section>
 <section><h2>Task by task</h2><div class="scroll" tabindex="0">{_table(result)}</div></section>
-{_missing(result)}
-</main>
-<footer><p>Made by Vitrail. This page is one file: nothing is loaded, nothing is sent, no script runs.</p></footer>
-</body>
-</html>
-"""
+{_missing(result)}"""
+    return document(f"{result.suite.title} of {backbone}", "suite", header, main)
 
 
 def sentences_of(result: SuiteResult) -> tuple[str, ...]:
