@@ -19,7 +19,7 @@ from vitrail.weights.adapters.mapping import from_native
 from vitrail.weights.bundle import BundleConfig, save_bundle
 from vitrail.weights.checkpoint import Choices
 from vitrail.weights.files import write_tensors
-from vitrail.weights.load import load, pinned
+from vitrail.weights.load import load, names_a_model, pinned
 
 CONFIG = ViTConfig(image_size=(16, 16), patch_size=8, width=64, depth=1, num_heads=1, mlp_size=8, num_classes=2)
 PREPROCESSING = Preprocessing(image_size=(16, 16))
@@ -112,3 +112,15 @@ def test_labels_that_do_not_fit_the_head_are_refused(timm_file: Path) -> None:
 def test_a_mistyped_path_is_not_looked_for_on_the_network(timm_file: Path) -> None:
     with pytest.raises(WeightsError, match=r"no such file or folder\. Did you mean 'cats\.safetensors'"):
         vitrail.load(f"{timm_file.parent}/cast.safetensors")
+
+
+def test_what_names_a_model_is_told_from_pictures(timm_file: Path, tmp_path: Path) -> None:
+    vitrail.load(timm_file, labels=["cat", "dog"]).save_pretrained(tmp_path / "run" / "bundle")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "cat.jpg").write_bytes(b"")
+    for model in (timm_file, timm_file.parent, tmp_path / "run", tmp_path / "run" / "bundle"):
+        assert names_a_model(str(model)), model
+    assert names_a_model("hf-hub:timm/vit_base_patch16_224.augreg_in21k")
+    for other in (photos, photos / "cat.jpg", tmp_path / "missing.safetensors"):
+        assert not names_a_model(str(other)), other

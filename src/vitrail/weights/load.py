@@ -66,10 +66,13 @@ def load(
 def names_a_model(spec: str) -> bool:
     """Whether `load` would look for a model there, rather than say that there is none; nothing is read or fetched."""
     path = Path(spec)
-    if path.is_dir():
-        return _was_made_here(path) or _holds_weights(path)
-    if path.exists():
-        return path.suffix in WEIGHTS_SUFFIXES
+    try:
+        if path.is_dir():
+            return _was_made_here(path) or _holds_weights(path)
+        if path.exists():
+            return path.suffix in WEIGHTS_SUFFIXES
+    except OSError:  # may not be looked into; whoever opens it says so
+        return False
     from vitrail.weights.catalog import find
 
     return spec.startswith(_HUB_PREFIXES) or find(spec) is not None
