@@ -43,7 +43,7 @@ def bundle(folder: Path, **changes: Any) -> str:
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn(parameter.shape, generator=draw)
     channels = config.in_channels
-    preprocessing = Preprocessing(image_size=(16, 24), mean=(0.5,) * channels, std=(0.5,) * channels)
+    preprocessing = Preprocessing(image_size=config.image_size, mean=(0.5,) * channels, std=(0.5,) * channels)
     labels = ("hat", "<b>shoe</b>", "=sock")[: config.num_classes]
     save_bundle(folder / "bundle", model, BundleConfig(config, labels, preprocessing, temperature=1.5))
     return str(folder / "bundle")
@@ -75,6 +75,8 @@ def look(model: str, *pictures: str, **more: Any) -> Inspection:
         {"num_classes": 0},
         {"in_channels": 1},
         {"depth": 1, "num_heads": 1},
+        {"image_size": (8, 8)},  # one patch, and narrower than the widest shift
+        {"image_size": (1, 1), "patch_size": 1},
     ],
     ids=str,
 )
@@ -86,7 +88,7 @@ def test_every_kind_of_model_gives_a_whole_page(changes: dict[str, Any], tmp_pat
     has_positions = changes.get("position_embedding") not in ("relative", "none")
     assert [attributes["id"] for attributes in page.all("section")] == [
         "pictures", "heads", *(["depths"] if has_head else []), "colours", "distance",
-        *(["shifts"] if has_head else []),
+        *(["shifts"] if has_head and changes.get("image_size") != (1, 1) else []),
         *(["filters"] if has_filters else []), *(["positions"] if has_positions else []),
         *(["notes"] if result.missing else []),
     ]  # fmt: skip

@@ -29,7 +29,7 @@ from vitrail.weights.bundle import Bundle
 from vitrail.weights.load import load
 
 _TOP = 3
-_SHIFTED = 2  # pictures; each is asked about 16 times
+_SHIFTED, _MOST_SHIFT = 2, 16  # pictures; pixels, each of them asked about
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ def inspect(config: InspectConfig, events: Events) -> Inspection:
     has_answers = bool(answers[0])
     if not has_answers:
         missing.append("answers by depth, shifts and occlusion: the model has no head, so it gives no answer")
+    shifts = range(1, min(_MOST_SHIFT, images.shape[-1] - 1) + 1)
     steps: dict[str, Callable[[], Any]] = {
         "distance": lambda: mean_attention_distance(model, images),
         "maps": lambda: attention_maps(model, images),
@@ -158,7 +159,7 @@ def inspect(config: InspectConfig, events: Events) -> Inspection:
         "relevance": lambda: gradient_attention(model, images) if has_answers else None,
         "colours": lambda: patch_colours(model, images),
         "depths": lambda: _by_depth(logit_lens(model, images), bundle) if has_answers else None,
-        "shifts": lambda: shift_response(model, images[:_SHIFTED]) if has_answers else None,
+        "shifts": lambda: shift_response(model, images[:_SHIFTED], shifts) if has_answers and shifts else None,
         "occluded": lambda: occlusion(model, images, *_squares(model)) if has_answers and config.occlude else None,
     }
     found: dict[str, Any] = {}
