@@ -174,7 +174,9 @@ def test_a_signal_saves_and_ends_with_its_code(
     run = tmp_path / "stopped"
     arguments = ["train", "--config", "runs/photos/config.json", "--schedule.steps", "100000", "--out", str(run)]
     process = subprocess.Popen([VITRAIL, *arguments], cwd=place, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not (run / "metrics.jsonl").exists():
+    metrics = run / "metrics.jsonl"
+    # Until its first line: the file is there before the run listens to signals.
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
         time.sleep(0.02)
     process.send_signal(number)
     _, said = process.communicate(timeout=120)

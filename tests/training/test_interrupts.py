@@ -4,48 +4,66 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from toy_run import Toy
 
-from vitrail.training.interrupts import Interrupted, Interrupts
 from vitrail.training.run_state import load_latest_checkpoint
 
 
-# Signals are raised in this thread: one sent to the process may reach another thread first, and its handler runs only
-# when the old one is back already.
+def passes_alone(body: str) -> None:
+    """Run `body` in a process of its own: in one that has run other tests a SIGTERM, however it was sent, ended now and
+    then the process instead of reaching the handler."""
+    code = "import signal, time\nfrom vitrail.training.interrupts import Interrupted, Interrupts\n" + textwrap.dedent(
+        body
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr or done.returncode
+
+
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_is_remembered_and_the_old_handlers_come_back(number: signal.Signals, exit_code: int) -> None:
-    before = signal.getsignal(number)
-    with Interrupts() as interrupts:
-        signal.raise_signal(number)
-        assert interrupts.pending == number
-    assert signal.getsignal(number) is before
-    assert Interrupted(number).exit_code == exit_code
+    passes_alone(f"""
+        number = signal.Signals({int(number)})
+        before = signal.getsignal(number)
+        with Interrupts() as interrupts:
+            signal.raise_signal(number)
+            assert interrupts.pending == number
+        assert signal.getsignal(number) is before
+        assert Interrupted(number).exit_code == {exit_code}
+    """)
 
 
 def test_a_second_ctrl_c_is_a_keyboard_interrupt() -> None:
-    with Interrupts() as interrupts:
-        signal.raise_signal(signal.SIGTERM)
-        assert interrupts.pending == signal.SIGTERM
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+    passes_alone("""
+        with Interrupts() as interrupts:
+            signal.raise_signal(signal.SIGTERM)
+            assert interrupts.pending == signal.SIGTERM
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                pass
+            else:
+                raise AssertionError("it was ignored")
+    """)
 
 
 def test_a_signal_ends_only_the_part_that_may_be_abandoned() -> None:
-    reached = []
-    with Interrupts() as interrupts:
-        with interrupts.abandoning():
-            reached.append("abandonable")
-            signal.raise_signal(signal.SIGTERM)
-            time.sleep(5)
-            reached.append("never")
-        reached.append("after")
-        assert interrupts.pending == signal.SIGTERM
-    assert reached == ["abandonable", "after"]
+    passes_alone("""
+        reached = []
+        with Interrupts() as interrupts:
+            with interrupts.abandoning():
+                reached.append("abandonable")
+                signal.raise_signal(signal.SIGTERM)
+                time.sleep(5)
+                reached.append("never")
+            reached.append("after")
+            assert interrupts.pending == signal.SIGTERM
+        assert reached == ["abandonable", "after"]
+    """)
 
 
 def test_outside_the_main_thread_training_leaves_signals_alone() -> None:
