@@ -66,6 +66,7 @@ def test_fit_leaves_a_whole_run_folder(finished: tuple[Path, dict[str, object]])
         "log.txt",
         "checkpoints",
         "bundle",
+        "nearest",
         "report.html",
         "predictions.csv",
     }

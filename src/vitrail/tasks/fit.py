@@ -17,6 +17,7 @@ from vitrail.objectives.config import SupervisedConfig
 from vitrail.recipes import Situation, choose, get_recipe
 from vitrail.tasks.begin import begin
 from vitrail.tasks.floor import Floor, floor_from_json, measure_floor
+from vitrail.tasks.nearest import write_nearest
 from vitrail.tasks.prepare import (
     PreparedData,
     describe_splits,
@@ -132,7 +133,10 @@ def complete(
     with watch.phase("training"):
         run.train(folder)
     with watch.phase("evaluation"):
-        return finish(run, folder, floor, watch.phases, command, recipe_reason)
+        result = finish(run, folder, floor, watch.phases, command, recipe_reason)
+    with watch.phase("nearest"):
+        write_nearest(run, folder)
+    return result
 
 
 def resume(folder: str, events: Events) -> RunResult | PretrainingResult:

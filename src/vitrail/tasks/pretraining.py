@@ -71,7 +71,7 @@ class PretrainingRun(Run):
         assert isinstance(self.state.objective, PatchPrediction)
         self.objective: PatchPrediction = self.state.objective
         self.judged = _evenly(self.validation.indices, NUM_JUDGED)
-        few = self._loader(_evenly(prepared.indices(TRAIN), NUM_EXAMINED))
+        few = self.loader_of(_evenly(prepared.indices(TRAIN), NUM_EXAMINED))
         pictures = (batch.images.to(self.device) for batch in few.once() if len(batch.indices))
         self.guessing_loss = self.objective.guessing_loss(pictures)
         if self.guessing_loss < NOTHING_TO_LEARN:
@@ -92,7 +92,7 @@ class PretrainingRun(Run):
         Raises:
             RunError: the run learns nothing.
         """
-        metrics = self._own_loss(self._loader(self.judged), self.config.precision)
+        metrics = self._own_loss(self.loader_of(self.judged), self.config.precision)
         metrics["guessing_loss"] = self.guessing_loss
         metrics |= self._examine_features(model)
         if self.untrained_accuracy is not None:
@@ -125,7 +125,7 @@ class PretrainingRun(Run):
         """The effective rank of up to 1,000 validation pictures' features; and the share of these that the 20 nearest
         of as many training pictures name right, where there are classes."""
         few = [_evenly(indices, NUM_EXAMINED) for indices in (self.prepared.indices(TRAIN), self.validation.indices)]
-        train, test = (ask(model, self._loader(indices), self.config.preprocessing) for indices in few)
+        train, test = (ask(model, self.loader_of(indices), self.config.preprocessing) for indices in few)
         num_classes = len(self.prepared.source.classes)
         found = {"feature_rank": float("nan")}
         if num_classes > 1:
@@ -161,7 +161,7 @@ class PretrainingRun(Run):
         """Seconds of `validate`, estimated from a part of it; its features are in float32 whatever the precision."""
         rows = self.judged[: 4 * EVALUATION_BATCH]
         begin = time.monotonic()
-        self._own_loss(self._loader(rows), precision)
+        self._own_loss(self.loader_of(rows), precision)
         judged = (time.monotonic() - begin) * len(self.judged) / len(rows)
         sizes = (len(self.prepared.indices(TRAIN)), len(self.validation.indices))
         num_examined = sum(min(size, NUM_EXAMINED) for size in sizes)

@@ -97,9 +97,10 @@ class Run:
         return make_plan(self.config, self.loader.steps_per_epoch)
 
     def evaluation_loader(self, split: int) -> Loader:
-        return self._loader(self.prepared.indices(split))
+        return self.loader_of(self.prepared.indices(split))
 
-    def _loader(self, indices: npt.NDArray[np.int64]) -> Loader:
+    def loader_of(self, indices: npt.NDArray[np.int64]) -> Loader:
+        """These pictures as evaluation sees them."""
         return Loader(
             self.prepared.source,
             indices,
@@ -141,7 +142,7 @@ class Run:
 
     def _time_asking(self, rows: npt.NDArray[np.int64], precision: Precision = "float32") -> float:
         begin = time.monotonic()
-        ask(self.state.objective.model, self._loader(rows), self.config.preprocessing, precision=precision)
+        ask(self.state.objective.model, self.loader_of(rows), self.config.preprocessing, precision=precision)
         return time.monotonic() - begin
 
     def train(self, folder: Path) -> None:

@@ -19,6 +19,7 @@ from vitrail.recipes.sweeps import SweepConfig
 from vitrail.storage import remove_folder, write_json
 from vitrail.tasks.floor import Floor, measure_floor
 from vitrail.tasks.inference import ask
+from vitrail.tasks.nearest import write_nearest
 from vitrail.tasks.prepare import PreparedData, describe_splits, hold_out, prepare_data
 from vitrail.tasks.result import RunResult, finish
 from vitrail.tasks.run import Run, accuracy_and_loss, resolved
@@ -148,7 +149,12 @@ def _sweep(
     before = {**watch.phases, "sweep": sum(rate.seconds for rate in tried)}
 
     def end(run: Run, seconds: dict[str, float]) -> RunResult:
-        return finish(run, folder, floor, {**before, **seconds}, command)
+        durations = {**before, **seconds}
+        result = finish(run, folder, floor, durations, command)
+        with watch.phase("nearest"):
+            write_nearest(run, folder)
+        durations["nearest"] = watch.phases["nearest"]
+        return result
 
     return train_in(folder, at_rate(base, found.chosen.learning_rate), whole, floor, events, command, end, start)
 

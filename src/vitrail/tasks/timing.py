@@ -13,6 +13,7 @@ from vitrail.training.config import TrainConfig
 
 MAX_STRETCH = 5.0  # times the recipe's epochs: longer repeats the same few pictures for nothing
 MAX_EVALUATION_SHARE = 0.1  # of the training time
+MAX_NEAREST_SHARE = 0.05  # of all that is left, for the features of training pictures that are kept to be found again
 FINISH_SECONDS = 8.0  # for the bundle and the report, beside the evaluation itself
 
 
@@ -46,7 +47,8 @@ def plan_minutes(
     """The config with as many epochs as fit into `seconds`, evaluation and the run's end included.
 
     The schedule keeps its shape: the warm-up shrinks or grows with it, up to the recipe's own length. Evaluations
-    become rarer where they would take more than a tenth of the time.
+    become rarer where they would take more than a tenth of the time, and fewer training pictures are kept to be found
+    again (config.nearest_pictures) where their features would take more than a twentieth.
 
     Args:
         seconds_per_step: of an update with its loading, measured.
@@ -55,7 +57,13 @@ def plan_minutes(
     """
     sizes = [len(run.prepared.indices(split)) for split in (VALIDATION, TEST)]
     # When the run is over: the test pictures, and the validation pictures once more.
-    finish = FINISH_SECONDS + test_seconds * (1 + sizes[1] / max(1, sizes[0]))
+    picture_seconds = test_seconds / max(1, sizes[0])
+    nearest = min(config.nearest_pictures, len(run.loader.indices))
+    if nearest * picture_seconds > MAX_NEAREST_SHARE * seconds:
+        nearest = max(0, int(MAX_NEAREST_SHARE * seconds / picture_seconds))
+        config = replace(config, nearest_pictures=nearest)
+        run.events.note(f"there is time to keep {nearest:,} training pictures to be found again, and not for more")
+    finish = FINISH_SECONDS + test_seconds + (sizes[1] + nearest) * picture_seconds
     epoch_seconds = run.loader.steps_per_epoch * seconds_per_step
     every = max(config.evaluate_every_epochs, evaluation_seconds / (MAX_EVALUATION_SHARE * epoch_seconds))
     available = max(0.0, seconds - finish - evaluation_seconds)

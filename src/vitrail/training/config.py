@@ -90,6 +90,8 @@ class TrainConfig:
     checkpoint_every_minutes: float = 5.0
     checkpoint_every_steps: int | None = None  # in addition, exactly at its multiples
     keep_checkpoints: int = 2
+    # Training pictures that the run's folder keeps to be found again by their features (tasks/nearest.py); 0: none.
+    nearest_pictures: int = 20_000
     tensorboard: bool = False  # also write scalars for TensorBoard (the extra vitrail[tensorboard])
 
     def __post_init__(self) -> None:
@@ -97,6 +99,8 @@ class TrainConfig:
             raise ConfigError(
                 f"batch_size {self.batch_size} is not divisible by accumulation_steps {self.accumulation_steps}"
             )
+        if self.nearest_pictures < 0:
+            raise ConfigError(f"nearest_pictures {self.nearest_pictures} is negative; 0 keeps none")
         if not isinstance(self.objective, SupervisedConfig):
             self._check_without_labels()
         if self.checkpointing and isinstance(self.model, TimmConfig):
