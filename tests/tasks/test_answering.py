@@ -32,7 +32,8 @@ from vitrail.tasks.answering import CHECKED_ON, Answerer, find_answerer
 from vitrail.tasks.embed import EmbedConfig, embed
 from vitrail.tasks.inference import Answers, ask, find_loader
 from vitrail.tasks.labelled import read_check_pictures
-from vitrail.tasks.predict import PredictConfig, Prediction, predict
+from vitrail.tasks.predict import PredictConfig, predict
+from vitrail.tasks.predictor import Prediction
 from vitrail.training.events import Events, SilentSink
 from vitrail.weights.bundle import Bundle, BundleConfig, save_bundle
 from vitrail.weights.load import load

@@ -57,6 +57,12 @@ def _inspect() -> Run:
     return run
 
 
+def _serve() -> Run:
+    from vitrail.cli.serve import run
+
+    return run
+
+
 def _models() -> Run:
     from vitrail.cli.models import run
 
@@ -110,6 +116,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], Run]]] = {
     "predict": ("name what is in pictures, with probabilities", _predict),
     "embed": ("write feature vectors of pictures, for search, clustering or your own classifier", _embed),
     "inspect": ("show where a Vision Transformer looks, and what it has learnt to look at, as a page", _inspect),
+    "serve": ("open a page where people drop pictures, and an API for programs", _serve),
     "evaluate": ("measure a trained model on other pictures", _evaluate),
     "probe": ("say whether a backbone is good for your pictures, before any training", _probe),
     "check": ("say what is wrong with a data set, before anyone trains on it", _check),

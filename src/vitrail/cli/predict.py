@@ -17,7 +17,7 @@ from vitrail.cli.parsing import UsageError, parse
 from vitrail.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from vitrail.tasks.predict import Prediction
+    from vitrail.tasks.predictor import Prediction
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from vitrail.data.transforms import EvaluationTransform
 from vitrail.engines.base import Prepared
 from vitrail.errors import WeightsError
 from vitrail.tasks.pace import Pace
+from vitrail.tasks.predictor import probabilities_of
 from vitrail.training.events import Events
 from vitrail.training.precision import Precision, autocast
 from vitrail.weights.bundle import Bundle
@@ -38,9 +39,7 @@ class Answers:
     @property
     def probabilities(self) -> npt.NDArray[np.float64]:
         """(N, K) softmax of values / temperature; each row sums to 1."""
-        values = self.values.astype(np.float64) / self.temperature
-        exponentials = np.exp(values - values.max(axis=1, keepdims=True))
-        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+        return probabilities_of(self.values, self.temperature)
 
 
 def ask(
@@ -52,6 +51,7 @@ def ask(
     prepared: Prepared | None = None,
     precision: Precision = "float32",
     threads: int = 0,
+    may_change_pace: bool = True,
     temperature: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Answers:
@@ -63,6 +63,7 @@ def ask(
         precision: of the model itself: "bfloat16" for autocast.
         threads: decode in so many threads of this process (`Loader.once`), and try how many the model does best with,
             unless an engine has compiled it for a number of them.
+        may_change_pace: False: leave the model's threads as they are.
         temperature: of the probabilities, which softmax(values / temperature) gives.
         progress: called with (pictures done, pictures in all).
     """
@@ -76,6 +77,7 @@ def ask(
         prepared=prepared,
         precision=precision,
         threads=threads,
+        may_change_pace=may_change_pace,
     )
     for part in batches:
         parts.append(part)
@@ -101,6 +103,7 @@ def ask_in_batches(
     prepared: Prepared | None = None,
     precision: Precision = "float32",
     threads: int = 0,
+    may_change_pace: bool = True,
 ) -> Iterator[Answers]:
     """As `ask`, but the rows of each batch as they come, for more pictures than fit into memory."""
     device = next(model.parameters()).device
@@ -113,7 +116,8 @@ def ask_in_batches(
             output = (forward or model)(normalize(images.to(device), preprocessing))
             return np.asarray(output.float().cpu().numpy())
 
-    may_change = threads > 0 and not (prepared is not None and prepared.description.is_compiled)
+    is_compiled = prepared is not None and prepared.description.is_compiled
+    may_change = may_change_pace and threads > 0 and not is_compiled
     num_batches = -(-len(loader.indices) // loader.batch_size)
     was_training = model.training
     model.eval()

@@ -88,7 +88,7 @@ class Bundle:
         target = Path(folder)
         if target.exists() and not (target / CONFIG).exists() and (target.is_file() or any(target.iterdir())):
             raise WeightsError(f"{target}: is there already and is no bundle; it is not overwritten")
-        save_bundle(target, self.model, self.config, _sample_pictures(self))
+        save_bundle(target, self.model, self.config, sample_pictures(self))
 
     def push_to_hub(self, repository: str, *, private: bool = False, message: str = "Upload the model") -> str:
         """Upload everything to a repository of the Hugging Face hub ("owner/name"), made where it is not there.
@@ -197,7 +197,7 @@ def made_up_pictures(preprocessing: Preprocessing) -> list[Sample]:
     return [("ramp", ramp), ("noise", noise)]
 
 
-def _sample_pictures(bundle: Bundle) -> list[Sample]:
+def sample_pictures(bundle: Bundle) -> list[Sample]:
     """A bundle's own sample pictures, or made-up ones for weights that were read from elsewhere."""
     path = bundle.path / SAMPLES
     if bundle.certificate is not None or not path.is_file():

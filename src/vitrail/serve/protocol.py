@@ -1,0 +1,99 @@
+"""HTTP/1.1 with deadlines for what the application never sees: heads that do not arrive, answers that nobody reads."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from vitrail.serve.config import ServeConfig
+
+
+def protocol_of(config: ServeConfig) -> type[H11Protocol]:
+    """uvicorn's protocol, whose connections end when a head takes longer than `receive_seconds` to arrive, an answer
+    longer than `send_seconds` to be read, or when there are more than `max_connections`."""
+
+    class GuardedProtocol(H11Protocol):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._head: asyncio.TimerHandle | None = None  # while a head is awaited
+            self._reading: asyncio.TimerHandle | None = None  # while the client is behind with reading
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > config.max_connections:
+                self._end(429, "Too many connections; try again in a moment.")
+                return
+            self._await_head()
+
+        def data_received(self, data: bytes) -> None:
+            if self.transport.is_closing():
+                return
+            super().data_received(data)
+            # Nobody waits for these bytes: they are a part of a head, or what is left of a body after its answer.
+            if self.cycle is None or self.cycle.response_complete:
+                self._await_head()
+            else:
+                self._stop_awaiting()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_awaiting()
+            if self._reading is not None:
+                self._reading.cancel()
+            super().connection_lost(exc)
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.transport.is_closing():
+                self._await_reader()  # closing waits for the last bytes to be read, for ever if need be
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._await_reader()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self._reading is not None and not self.transport.is_closing():
+                self._reading.cancel()
+                self._reading = None
+
+        def timeout_keep_alive_handler(self) -> None:
+            super().timeout_keep_alive_handler()
+            if self.transport.get_write_buffer_size():
+                self.transport.abort()
+
+        def _await_head(self) -> None:
+            if self._head is None:
+                self._head = self.loop.call_later(config.receive_seconds, self._head_is_late)
+
+        def _stop_awaiting(self) -> None:
+            if self._head is not None:
+                self._head.cancel()
+                self._head = None
+
+        def _await_reader(self) -> None:
+            if self._reading is None:
+                self._reading = self.loop.call_later(config.send_seconds, self.transport.abort)
+
+        def _head_is_late(self) -> None:
+            self._head = None
+            self._end(408, "The request did not arrive in time.")
+
+        def _end(self, status: int, said: str) -> None:
+            """Say why, and close."""
+            if self.transport.is_closing():
+                return
+            if self.conn.our_state is h11.IDLE:
+                body = f"{said}\n".encode()
+                head = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
+                retry = [("retry-after", "1")] if status == 429 else []
+                response = h11.Response(status_code=status, headers=[*head, *retry, ("connection", "close")])
+                self.transport.write(self.conn.send(response) or b"")
+                self.transport.write(self.conn.send(h11.Data(data=body)) or b"")
+                self.transport.write(self.conn.send(h11.EndOfMessage()) or b"")
+            self.transport.close()
+            self._await_reader()
+
+    return GuardedProtocol
