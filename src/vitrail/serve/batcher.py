@@ -54,6 +54,7 @@ class Batcher(Generic[Q, A]):
         self._answer, self._seen = answer, seen
         self._batch_size, self._wait_seconds, self._capacity = batch_size, wait_seconds, capacity
         self._queue: queue.SimpleQueue[_Waiting[Q, A] | None] = queue.SimpleQueue()
+        self._is_closed = False
         self._taken = 0  # places; written by the event loop's thread alone
         self._seconds_each = 0.01  # a query, lately
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
@@ -80,7 +81,9 @@ class Batcher(Generic[Q, A]):
             self._taken -= count
 
     async def ask(self, query: Q) -> A:
-        """Its answer; whoever asks holds a place for it."""
+        """Its answer; whoever asks holds a place for it. Raises RuntimeError after `close`."""
+        if self._is_closed:
+            raise RuntimeError("the batcher is closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[A] = loop.create_future()
         self._queue.put(_Waiting(query, future, loop))
@@ -88,6 +91,7 @@ class Batcher(Generic[Q, A]):
 
     def close(self) -> None:
         """Answer what is in the queue, then end the thread."""
+        self._is_closed = True
         self._queue.put(None)
         self._thread.join()
 
