@@ -33,6 +33,12 @@ class AttentionDistance:
     renormalized: bool
 
 
+def definition_of(distance: AttentionDistance, num_prefix_tokens: int) -> str:
+    """What these distances are, in a sentence or two that begin in the middle of one."""
+    is_plain = distance.renormalized or not num_prefix_tokens
+    return f"{DEFINITION}.{'' if is_plain else ' What goes to the class token and its like counts as no distance.'}"
+
+
 def patch_distances(grid: tuple[int, int], patch_size: int) -> Tensor:
     """Between the centres of patches, in pixels: (patches, patches) float64, patches in raster order."""
     rows, columns = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij")

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from vitrail.inspection.distance import DEFINITION
+from vitrail.inspection.distance import definition_of
 from vitrail.report import words
 from vitrail.report.csv_link import csv_link
+from vitrail.report.distance_plot import distance_plot
 from vitrail.report.document import document, in_sections, write_document
 from vitrail.report.inspection_change import changes
 from vitrail.report.markup import escape, name, picture
-from vitrail.report.plots import BOTTOM, LEFT, TALL, TOP, WIDE, Scale, line_plot, round_ticks, svg, text
+from vitrail.report.plots import line_plot
 from vitrail.report.tiles import coloured, lit, sheet, tiles_image
 from vitrail.tasks.inspect import Inspection
 
@@ -233,35 +234,8 @@ def _pictures(result: Inspection) -> Iterator[tuple[np.ndarray, str]]:
 
 
 def _distance(result: Inspection) -> str:
-    pixels = result.distance.pixels.numpy()
-    depth, heads = pixels.shape
-    ticks = round_ticks(0.0, float(pixels.max()), 5)
-    x_of, y_of = Scale(1, max(depth, 2), LEFT + 8, WIDE - 14), Scale(ticks[0], ticks[-1], TALL - BOTTOM - 8, TOP)
-    parts = []
-    for tick in ticks:
-        y = y_of(tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDE - 10}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(text(LEFT - 6, y + 4, f"{tick:g}", "end"))
-    for layer in range(0, depth, max(1, depth // 12)):
-        parts.append(text(x_of(layer + 1), TALL - BOTTOM + 8, str(layer + 1), "middle"))
-    parts.append(text((LEFT + WIDE) / 2, TALL - 4, "layer", "middle", "axis-text"))
-    parts.append(text(LEFT, TOP - 2, "pixels", "start", "axis-text"))
-    for layer, head in np.ndindex(depth, heads):
-        x, y, far = x_of(layer + 1), y_of(float(pixels[layer, head])), f"{pixels[layer, head]:.1f} pixels"
-        dot = f'<circle class="dot line-{head % 5}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
-        parts.append(f"<g><title>layer {layer + 1}, head {head + 1}: {far}</title>{dot}</g>")
-    label = f"Mean attention distance of {heads} heads in each of {depth} layers, 0 to {ticks[-1]:g} pixels"
-    rows = [
-        ("layer", "head", "pixels"),
-        *((layer + 1, head + 1, f"{pixels[layer, head]:.4f}") for layer in range(depth) for head in range(heads)),
-    ]
-    is_plain = result.distance.renormalized or not result.num_prefix_tokens
-    kept = "" if is_plain else " What goes to the class token and its like counts as no distance."
-    return (
-        f'<p class="lead">Mean attention distance: {DEFINITION}.{kept} The paper averages over 128 pictures; these are'
-        f" {len(result.files)}.</p>"
-        f'<div class="card narrow">{svg(WIDE, TALL, label, parts)}</div>{csv_link("distance.csv", rows)}'
-    )
+    definition = definition_of(result.distance, result.num_prefix_tokens)
+    return distance_plot(result.distance.pixels.numpy(), definition, len(result.files))
 
 
 def _filters(result: Inspection) -> str:
