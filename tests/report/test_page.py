@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
 import re
 from html.parser import HTMLParser
@@ -11,7 +12,7 @@ import pytest
 from vitrail.errors import RunError
 from vitrail.evaluators.comparison import compare
 from vitrail.evaluators.evaluation import evaluate
-from vitrail.report.data import DataFinding, Floor, Mistake, ReportData, Thumbnail
+from vitrail.report.data import DataFinding, Floor, HeadDistances, Mistake, ReportData, Thumbnail
 from vitrail.report.page import render_report, write_report
 
 HOSTILE = (
@@ -91,7 +92,8 @@ def _report(classes: tuple[str, ...] = ("cat", "dog", "fox", "owl", "hen", "bee"
         ],
         history=history,
         best_step=270,
-        mistakes=[Mistake(f"{name}/1.jpg", name, classes[1], 0.999, pixels) for name in classes],
+        mistakes=[Mistake(f"{name}/1.jpg", name, classes[1], 0.999, pixels, pixels[:60, :60]) for name in classes],
+        distances=HeadDistances(generator.uniform(0, 60, (4, 3)), 52.5, "how far.", 128),
         recipe="small_photos",
         recipe_reason=f"of {classes[0]}",
         advice=[f"add pictures of {classes[1]}"],
@@ -112,7 +114,7 @@ def test_the_page_is_one_file_that_loads_and_runs_nothing() -> None:
     assert "link" not in {tag for tag, _ in parsed.elements}
     assert not [key for _, attributes in parsed.elements for key in attributes if key.startswith("on")]
     assert all(image["src"].startswith("data:image/") for image in parsed.all("img"))
-    assert all(link["href"].startswith("#") for link in parsed.all("a"))
+    assert all(link["href"].startswith(("#", "data:text/csv;base64,")) for link in parsed.all("a"))
     assert not re.search(r"url\(|@import|https?:", page)
     policies = [meta for meta in parsed.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
     assert policies[0]["content"].startswith("default-src 'none'; img-src data:;")
@@ -121,8 +123,9 @@ def test_the_page_is_one_file_that_loads_and_runs_nothing() -> None:
 def test_every_link_of_the_page_leads_to_a_section() -> None:
     parsed = Page(render_report(_report()))
     anchors = {attributes.get("id") for _, attributes in parsed.elements}
-    assert {link["href"][1:] for link in parsed.all("a")} <= anchors
-    assert len(parsed.all("a")) == 7
+    links = [link["href"] for link in parsed.all("a") if "download" not in link]
+    assert {link[1:] for link in links} <= anchors
+    assert len(links) == 8
 
 
 def test_names_are_text_whatever_they_hold() -> None:
@@ -186,6 +189,38 @@ def test_a_class_without_pictures_is_said_so_and_not_given_a_zero() -> None:
     row = page[page.index('<th scope="row"><bdi>bee</bdi></th><td>0</td>') :]
     assert row[: row.index("</tr>")].endswith('class="none">no pictures in the test split</td>')
     assert "nan" not in Page(page).text.lower().split()
+
+
+def test_a_mistake_stands_beside_what_the_model_saw_of_it_where_that_is_known() -> None:
+    report = _report()
+    parsed = Page(render_report(report))
+    own, seen = ([image for image in parsed.all("img") if text in image["alt"]] for text in (", called", "came from"))
+    assert len(own) == len(seen) == len(report.mistakes)
+    assert "attention rollout" in parsed.text
+    without = [dataclasses.replace(mistake, rollout=None) for mistake in report.mistakes]
+    parsed = Page(render_report(dataclasses.replace(report, mistakes=[report.mistakes[0], *without[1:]])))
+    assert len([image for image in parsed.all("img") if "came from" in image["alt"]]) == 1
+    page = render_report(dataclasses.replace(report, mistakes=without))
+    assert "attention rollout" not in page
+    assert 'class="frames"' not in page
+
+
+@pytest.mark.parametrize(("num", "said"), [(128, "and so does this"), (40, "this over 40")])
+def test_the_distances_of_heads_are_drawn_with_their_definition_and_can_be_taken_along(num: int, said: str) -> None:
+    pixels = np.array([[0.0, 12.5], [60.0, 31.0], [55.0, 2.0]])
+    report = dataclasses.replace(_report(), distances=HeadDistances(pixels, 40.0, "how far a head looks.", num))
+    page = render_report(report)
+    parsed = Page(page)
+    assert f"how far a head looks. The paper averages over 128 pictures, {said}." in parsed.text
+    [plot] = [plot for plot in parsed.all("svg") if "attention distance" in plot.get("aria-label", "")]
+    assert "2 heads in each of 3 layers, 0.0 to 60.0 pixels; the dashed line is 40.0" in plot["aria-label"]
+    dots = page[page.index('aria-label="Mean attention') :].split("</svg>")[0]
+    at = [(float(x), float(y)) for x, y in re.findall(r'<circle[^>]* cx="([\d.]+)" cy="([\d.]+)"', dots)]
+    assert [x for x, _ in at] == sorted(x for x, _ in at)
+    assert np.argsort([y for _, y in at], kind="stable").tolist() == np.argsort(-pixels.ravel(), kind="stable").tolist()
+    [table] = [link["href"] for link in parsed.all("a") if link.get("download") == "distance.csv"]
+    rows = base64.b64decode(table.partition(",")[2]).decode().split()
+    assert [float(row.split(",")[2]) for row in rows[1:]] == pixels.ravel().tolist()
 
 
 def test_what_is_not_known_is_left_out() -> None:

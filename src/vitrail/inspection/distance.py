@@ -26,11 +26,13 @@ class AttentionDistance:
         pixels: (layers, heads) float64, in pixels of the picture as the model sees it.
         renormalized: True: each patch's weights on patches sum to 1; False: what it gives to prefix tokens counts as
             distance 0. The paper does not say; False is how its later readers compute it.
+        even: that of a head which pays all patches the same, and prefix tokens nothing.
     """
 
     layers: tuple[int, ...]
     pixels: Tensor
     renormalized: bool
+    even: float
 
 
 def definition_of(distance: AttentionDistance, num_prefix_tokens: int) -> str:
@@ -69,4 +71,4 @@ def mean_attention_distance(
                 found[wanted.index(layer.layer), head] += far.sum() / (len(images) * config.num_patches)
 
     visit_attention(model, images, visit, wanted)
-    return AttentionDistance(tuple(wanted), found, renormalize)
+    return AttentionDistance(tuple(wanted), found, renormalize, float(distances.mean()))

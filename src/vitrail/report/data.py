@@ -49,6 +49,17 @@ class Mistake:
     predicted: str
     probability: float  # that the model gave to `predicted`
     picture: PictureLike | None = None
+    rollout: PictureLike | None = None  # the picture as the model sees it, bright where the answer came from
+
+
+@dataclass(frozen=True)
+class HeadDistances:
+    """How far each head looks."""
+
+    pixels: np.ndarray  # (layers, heads)
+    even: float  # pixels of a head that pays all patches the same
+    definition: str  # as `distance_plot` takes it
+    num_pictures: int  # that were averaged over
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,7 @@ class ReportData:
     # Learning rate, accuracy on held-out pictures (None: it diverged), whether it was chosen.
     tried_rates: Sequence[tuple[float, float | None, bool]] = ()
     mistakes: Sequence[Mistake] = ()  # the most confident first
+    distances: HeadDistances | None = None  # of models that have attention of all patches on all
     recipe: str = ""  # name
     recipe_reason: str = ""  # one sentence: why this recipe
     advice: Sequence[str] = ()  # what would help, one sentence each

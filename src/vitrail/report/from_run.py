@@ -16,11 +16,14 @@ from vitrail.evaluators.evaluation import evaluate
 from vitrail.models.kinds import ModelConfig
 from vitrail.models.resnet_config import ResNetConfig
 from vitrail.models.timm_config import TimmConfig
-from vitrail.report.data import DataFinding, Floor, Mistake, ReportData, Thumbnail
+from vitrail.report.data import DataFinding, Floor, HeadDistances, Mistake, ReportData, Thumbnail
+from vitrail.report.tiles import lit
 from vitrail.tasks.floor import FloorModel
+from vitrail.tasks.looking import look_at, measure_distance
 from vitrail.tasks.result import RunResult, compare_with
 from vitrail.training.events import read_metrics
 from vitrail.training.run_folder import ENVIRONMENT_FILE, METRICS_FILE
+from vitrail.weights.bundle import Bundle, load_bundle
 
 MAX_MISTAKES = 24
 MAX_GROUPS = 6  # of pictures shown with a finding
@@ -31,6 +34,7 @@ _STEMS = {"patch": "", "conv": "convolutional stem, ", "resnet": "ResNet stem, "
 
 
 def report_data(result: RunResult) -> ReportData:
+    bundle = load_bundle(result.folder / "bundle", verify=False)
     prepared, source, config = result.prepared, result.prepared.source, result.config
     model = config.model
     return ReportData(
@@ -48,7 +52,8 @@ def report_data(result: RunResult) -> ReportData:
         best_step=result.best_step,
         kept=result.kept(),
         tried_rates=_tried_rates(result),
-        mistakes=_mistakes(result),
+        mistakes=_mistakes(result, bundle),
+        distances=_distances(result, bundle),
         recipe=config.recipe,
         recipe_reason=result.recipe_reason,
         advice=result.advice(),
@@ -124,20 +129,29 @@ def _pixels(source: Source, index: int) -> np.ndarray | None:
         return None
 
 
-def _mistakes(result: RunResult) -> list[Mistake]:
+def _mistakes(result: RunResult, bundle: Bundle) -> list[Mistake]:
     source, answers = result.prepared.source, result.test
     probabilities = answers.probabilities
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != answers.labels)
     chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:MAX_MISTAKES]
+    looks = look_at(bundle, source, answers.indices[chosen])
     return [
         Mistake(
-            key=source.key(int(answers.indices[row])),
+            key=source.key(index),
             true=source.classes[int(answers.labels[row])],
             predicted=source.classes[int(predicted[row])],
             probability=float(confidence[row]),
-            picture=_pixels(source, int(answers.indices[row])),
+            picture=_pixels(source, index),
+            rollout=lit(looks[index].pixels, looks[index].rollout) if index in looks else None,
         )
-        for row in chosen.tolist()
+        for row, index in zip(chosen.tolist(), answers.indices[chosen].tolist(), strict=True)
     ]
+
+
+def _distances(result: RunResult, bundle: Bundle) -> HeadDistances | None:
+    found = measure_distance(bundle, result.prepared.source, result.test.indices)
+    if found is None:
+        return None
+    return HeadDistances(found.pixels, found.even, found.definition, found.num_pictures)

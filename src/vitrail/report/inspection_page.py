@@ -235,7 +235,7 @@ def _pictures(result: Inspection) -> Iterator[tuple[np.ndarray, str]]:
 
 def _distance(result: Inspection) -> str:
     definition = definition_of(result.distance, result.num_prefix_tokens)
-    return distance_plot(result.distance.pixels.numpy(), definition, len(result.files))
+    return distance_plot(result.distance.pixels.numpy(), result.distance.even, definition, len(result.files))
 
 
 def _filters(result: Inspection) -> str:

@@ -24,6 +24,7 @@ def render_report(data: ReportData) -> str:
         ("classes", "Class by class", sections.classes(data)),
         ("mistakes", "Mistakes", sections.mistakes(data)),
         ("confidence", "Confidence", sections.confidence(data)),
+        ("distance", "How far each head looks", sections.distances(data)),
         ("use", "Use it", sections.usage(data)),
         ("making", "How it was made", sections.making(data)),
     ]

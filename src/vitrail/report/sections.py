@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from vitrail.evaluators.evaluation import ClassScore, Evaluation
 from vitrail.report import words
 from vitrail.report.data import DataFinding, Mistake, ReportData, Thumbnail
+from vitrail.report.distance_plot import distance_plot
 from vitrail.report.markup import escape, name, picture
 from vitrail.report.plots import line_plot, reliability_plot
 
@@ -288,22 +289,40 @@ def mistakes(report: ReportData) -> str:
     """The most confident mistakes, with their pictures: often the label is what is wrong."""
     if not report.mistakes:
         return ""
-    items = "".join(_mistake(mistake) for mistake in report.mistakes[:NUM_MISTAKES])
+    shown = report.mistakes[:NUM_MISTAKES]
+    items = "".join(_mistake(mistake) for mistake in shown)
+    has_rollout = any(mistake.rollout is not None for mistake in shown)
+    rollout = (
+        " Beside each stands what the model saw of it, bright where its answer came from: attention rollout (Abnar and"
+        " Zuidema 2020), each by its own largest value."
+    )
     return (
         '<p class="lead">Where the model was most sure and wrong. Look at them first: some show what it has not'
-        f' understood, and some a wrong label.</p><ul class="gallery">{items}</ul>'
+        f" understood, and some a wrong label.{rollout if has_rollout else ''}</p>"
+        f'<ul class="gallery{" of-pairs" if has_rollout else ""}">{items}</ul>'
     )
 
 
 def _mistake(mistake: Mistake) -> str:
     alt = f"{mistake.key}: a {mistake.true}, called {mistake.predicted}"
-    shown = picture(mistake.picture, alt, MISTAKE_SIZE)
+    frames = f'<div class="frame">{picture(mistake.picture, alt, MISTAKE_SIZE)}</div>'
+    if mistake.rollout is not None:
+        seen = picture(mistake.rollout, f"{mistake.key}: where its answer came from", MISTAKE_SIZE)
+        frames = f'<div class="frames">{frames}<div class="frame">{seen}</div></div>'
     sure = escape(words.probability(mistake.probability))
     return (
-        f'<li class="shot"><div class="frame">{shown}</div><div>'
+        f'<li class="shot">{frames}<div class="about">'
         f'<p>called <span class="said">{name(mistake.predicted)}</span> {sure}</p>'
         f'<p>is <b>{name(mistake.true)}</b></p><p class="key">{name(mistake.key)}</p></div></li>'
     )
+
+
+def distances(report: ReportData) -> str:
+    """How far each head looks."""
+    found = report.distances
+    if found is None:
+        return ""
+    return distance_plot(found.pixels, found.even, found.definition, found.num_pictures)
 
 
 def usage(report: ReportData) -> str:
