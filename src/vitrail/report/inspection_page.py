@@ -13,6 +13,7 @@ from vitrail.report.csv_link import csv_link
 from vitrail.report.distance_plot import distance_plot
 from vitrail.report.document import document, in_sections, write_document
 from vitrail.report.inspection_change import changes
+from vitrail.report.inspection_nearest import nearest_pictures
 from vitrail.report.markup import escape, name, picture
 from vitrail.report.plots import line_plot
 from vitrail.report.tiles import coloured, lit, sheet, tiles_image
@@ -38,6 +39,7 @@ def render_inspection(*results: Inspection) -> str:
     """
     sections: list[tuple[str, str, Callable[[Inspection], str]]] = [
         ("pictures", "What each picture's answer came from", _rollouts),
+        ("nearest", "The training pictures most like it", nearest_pictures),
         ("heads", "Where each head looks", _heads),
         ("depths", "What each depth would answer", _depths),
         ("colours", "Which patches are alike to it", _colours),

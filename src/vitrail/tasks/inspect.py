@@ -24,11 +24,13 @@ from vitrail.inspection.positions import position_similarity
 from vitrail.inspection.rollout import Rollout, attention_rollout
 from vitrail.inspection.shift import ShiftResponse, shift_response
 from vitrail.models.vit import VisionTransformer
+from vitrail.tasks.nearest import NearestPictures, NearestTraining, open_nearest
 from vitrail.training.events import Events
 from vitrail.weights.bundle import Bundle
 from vitrail.weights.load import load
 
 _TOP = 3
+_NEAREST = 6  # training pictures beside each picture
 _SHIFTED, _MOST_SHIFT = 2, 16  # pictures; pixels, each of them asked about
 
 
@@ -60,6 +62,7 @@ class Inspection:
         relevance: (B, grid height, grid width), what spoke for each answer (`gradient_attention`); None without a head.
         depths: (depth, B) the most probable class after each block and its probability; None without a head.
         shifts: of the first pictures; None without a head. occluded: None where it was not asked for.
+        nearest: the training pictures most like each; None where the model is no run, or one that keeps none.
         broken: (file, message) of pictures that could not be read.
         left_out: pictures beyond the number asked for.
     """
@@ -82,6 +85,7 @@ class Inspection:
     depths: tuple[tuple[tuple[str, float], ...], ...] | None
     shifts: ShiftResponse | None
     occluded: Occlusion | None
+    nearest: NearestTraining | None
     missing: tuple[str, ...]
     broken: tuple[tuple[str, str], ...]
     left_out: int
@@ -97,6 +101,12 @@ class Inspection:
             ],
             "attention_distance_pixels": self.distance.pixels.tolist(),
             "attention_entropy_nats": [one.entropy.mean(0).tolist() for one in self.maps],
+            "nearest": None
+            if self.nearest is None
+            else [
+                [{"name": one.name, "label": one.label, "similarity": one.similarity} for one in neighbours]
+                for neighbours in self.nearest.found
+            ],
             "missing": list(self.missing),
             "broken": [{"file": file, "error": message} for file, message in self.broken],
             "left_out": self.left_out,
@@ -148,6 +158,11 @@ def inspect(config: InspectConfig, events: Events) -> Inspection:
         similarity = position_similarity(model).numpy()
     except ValueError as error:
         missing.append(f"position similarity: {error}")
+    training: NearestPictures | None = None
+    try:
+        training = open_nearest(config.model, bundle)
+    except WeightsError as error:
+        missing.append(f"nearest training pictures: {error}")
     has_answers = bool(answers[0])
     if not has_answers:
         missing.append("answers by depth, shifts and occlusion: the model has no head, so it gives no answer")
@@ -161,6 +176,7 @@ def inspect(config: InspectConfig, events: Events) -> Inspection:
         "depths": lambda: _by_depth(logit_lens(model, images), bundle) if has_answers else None,
         "shifts": lambda: shift_response(model, images[:_SHIFTED], shifts) if has_answers and shifts else None,
         "occluded": lambda: occlusion(model, images, *_squares(model)) if has_answers and config.occlude else None,
+        "nearest": lambda: None if training is None else _nearest(training, model, images),
     }
     found: dict[str, Any] = {}
     for name, step in steps.items():
@@ -194,6 +210,13 @@ def _answers(
         tuple((labels[int(place)], float(share)) for place, share in zip(row[:_TOP], shares[:_TOP], strict=True))
         for row, shares in zip(order, probabilities, strict=True)
     )
+
+
+def _nearest(training: NearestPictures, model: VisionTransformer, images: torch.Tensor) -> NearestTraining:
+    with torch.inference_mode():
+        features = model.forward_head(model.forward_features(images), pre_logits=True)
+    found = training.find(features.numpy(), _NEAREST)
+    return NearestTraining(tuple(map(tuple, found)), len(training), training.num_training)
 
 
 def _by_depth(logits: torch.Tensor, bundle: Bundle) -> tuple[tuple[tuple[str, float], ...], ...]:

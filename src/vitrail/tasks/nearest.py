@@ -50,6 +50,15 @@ class Neighbour:
     thumbnail: bytes  # a JPEG file
 
 
+@dataclass(frozen=True)
+class NearestTraining:
+    """Of each of some pictures its neighbours, and how many training pictures were looked through of how many."""
+
+    found: tuple[tuple[Neighbour, ...], ...]
+    num_kept: int
+    num_training: int
+
+
 class NearestPictures:
     """The training pictures of a run, to be found by features; many threads may ask at once.
 
