@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import shutil
@@ -20,9 +21,10 @@ from tests.tasks.test_sweep import RATES, tiny
 from vitrail.data.config import DataConfig, Preprocessing
 from vitrail.data.images import open_picture
 from vitrail.data.transforms import EvaluationTransform
-from vitrail.errors import ConfigError, WeightsError
+from vitrail.errors import ConfigError, RunError, WeightsError
 from vitrail.models.resnet_config import ResNetConfig
 from vitrail.storage import sha256_of
+from vitrail.tasks import nearest as module
 from vitrail.tasks.fit import resume
 from vitrail.tasks.nearest import ARRAYS, FOLDER, RECORD, NearestPictures, open_nearest, spread_over_classes
 from vitrail.tasks.result import RunResult
@@ -152,6 +154,21 @@ def test_a_finish_that_is_repeated_writes_the_same_bytes(place: Place, copied: P
     with Events(SilentSink()) as events:
         resume(str(copied), events)
     assert {path.name: path.read_bytes() for path in (copied / FOLDER).iterdir()} == before
+
+
+def test_a_full_disk_is_said_and_leaves_the_index_that_was_there(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, _: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "write_tensors", fail)
+    with (
+        Events(SilentSink()) as events,
+        pytest.raises(RunError, match=r"nearest: cannot be written \(No space.*vitrail fit --resume"),
+    ):
+        resume(str(copied), events)
+    assert not list(copied.glob(".*.partial"))
+    assert len(opened(copied))
 
 
 def test_none_is_kept_where_none_is_wanted_and_an_older_run_has_none(copied: Path) -> None:

@@ -44,7 +44,10 @@ def unit_rows(features: npt.ArrayLike) -> Floats:
         raise ValueError(f"features of shape {rows.shape} are not finite numbers in rows and columns")
     # The squares of large float16 or float32 numbers have no room in their own type.
     length = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
-    return np.asarray(rows / np.where(length > 0, length, 1.0)[:, None], dtype=np.float32)
+    unit = np.empty(rows.shape, dtype=np.float32)
+    # Into an array of its own, or all of them would stand in float64 for a moment.
+    np.divide(rows, np.where(length > 0, length, 1.0)[:, None], out=unit, casting="same_kind")
+    return unit
 
 
 def nearest(features: Floats, queries: npt.ArrayLike, count: int) -> Nearest:

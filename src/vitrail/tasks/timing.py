@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from vitrail.data.split import TEST, VALIDATION
+from vitrail.models.config import ViTConfig
 from vitrail.tasks.run import Run
 from vitrail.training.config import TrainConfig
 
 MAX_STRETCH = 5.0  # times the recipe's epochs: longer repeats the same few pictures for nothing
 MAX_EVALUATION_SHARE = 0.1  # of the training time
 MAX_NEAREST_SHARE = 0.05  # of all that is left, for the features of training pictures that are kept to be found again
-LOOKED_AT = 200  # pictures' worth of time for what the report shows of attention
+LOOKED_AT = 200  # test pictures' worth of time, for what the report shows of attention
 FINISH_SECONDS = 8.0  # for the bundle and the report, beside the evaluation itself
 
 
@@ -64,7 +65,9 @@ def plan_minutes(
         nearest = max(0, int(MAX_NEAREST_SHARE * seconds / picture_seconds))
         config = replace(config, nearest_pictures=nearest)
         run.events.note(f"there is time to keep {nearest:,} training pictures to be found again, and not for more")
-    finish = FINISH_SECONDS + test_seconds + (sizes[1] + nearest + LOOKED_AT) * picture_seconds
+    has_attention = isinstance(config.model, ViTConfig) and config.model.attention == "global"
+    looked_at = min(LOOKED_AT, sizes[1]) if has_attention else 0
+    finish = FINISH_SECONDS + test_seconds + (sizes[1] + nearest + looked_at) * picture_seconds
     epoch_seconds = run.loader.steps_per_epoch * seconds_per_step
     every = max(config.evaluate_every_epochs, evaluation_seconds / (MAX_EVALUATION_SHARE * epoch_seconds))
     available = max(0.0, seconds - finish - evaluation_seconds)
