@@ -223,8 +223,13 @@ async def _refuse(
     headers = {**error.headers, "Content-Type": "application/json"}
     wants_page = error.status == 401 and "text/html" in Headers(scope=scope).get("accept", "")
     if wants_page:
-        body, policy = sign_in_page()
-        headers |= {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": policy}
+        body, policy = sign_in_page("That is not its token." if error.code == "wrong_token" else "")
+        # Without a referrer a browser would send the form as from an unknown origin, which is refused.
+        headers |= {
+            "Content-Type": "text/html; charset=utf-8",
+            "Content-Security-Policy": policy,
+            "Referrer-Policy": "same-origin",
+        }
     else:
         said = {"code": error.code, "message": error.message, "request_id": request_id}
         body = json.dumps({"error": said}).encode()

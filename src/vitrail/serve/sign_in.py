@@ -15,8 +15,8 @@ input, button { font: inherit; padding: .5rem .7rem; width: 100%; box-sizing: bo
 """.strip()
 
 
-def sign_in_page() -> tuple[bytes, str]:
-    """The page, and its content security policy."""
+def sign_in_page(said: str = "") -> tuple[bytes, str]:
+    """The page, and its content security policy. What is said stands above the form; it is not escaped."""
     digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -32,6 +32,7 @@ def sign_in_page() -> tuple[bytes, str]:
 <body>
 <h1>Vitrail</h1>
 <p>This server needs its token. Whoever started it was told it.</p>
+{f'<p role="alert"><b>{said}</b></p>' if said else ""}
 <form method="post" action="{SIGN_IN_PATH}">
 <label>Token <input type="password" name="token" required autofocus autocomplete="current-password"></label>
 <button>Sign in</button>
