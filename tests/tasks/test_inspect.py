@@ -18,8 +18,12 @@ from PIL import Image
 from tests.report.test_page import Page
 
 from vitrail.cli.main import main
+from vitrail.data.batches import normalize
 from vitrail.data.config import Preprocessing
+from vitrail.data.images import open_picture
+from vitrail.data.transforms import EvaluationTransform
 from vitrail.errors import ConfigError, DataError
+from vitrail.inspection.shift import shift_response
 from vitrail.models.build import build_model
 from vitrail.models.config import ViTConfig
 from vitrail.models.resnet_config import ResNetConfig
@@ -29,7 +33,7 @@ from vitrail.report.inspection_page import render_inspection
 from vitrail.tasks.inspect import InspectConfig, Inspection, inspect
 from vitrail.tasks.predict import PredictConfig, predict
 from vitrail.training.events import Events, SilentSink
-from vitrail.weights.bundle import BundleConfig, save_bundle
+from vitrail.weights.bundle import BundleConfig, load_bundle, save_bundle
 
 Capture = pytest.CaptureFixture[str]
 CONFIG = ViTConfig(image_size=(16, 24), patch_size=8, width=16, depth=3, num_heads=2, mlp_size=32, num_classes=3)
@@ -56,6 +60,17 @@ def photos(folder: Path, count: int = 3) -> str:
         pixels = generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "photos" / f"{number}.png")
     return str(folder / "photos")
+
+
+def resnet(folder: Path, image_size: tuple[int, int], num_classes: int = 2) -> str:
+    config = ResNetConfig(image_size=image_size, depths=(1, 1), num_classes=num_classes)
+    model = build_model(config, generator=torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():
+        for parameter in model.get_parameter("head.fc.weight"), model.get_parameter("head.fc.bias"):
+            parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    labels = ("a", "b", "c", "d")[:num_classes]
+    save_bundle(folder / "resnet", model, BundleConfig(config, labels, Preprocessing(image_size=image_size)))
+    return str(folder / "resnet")
 
 
 def look(model: str, *pictures: str, **more: Any) -> Inspection:
@@ -87,14 +102,13 @@ def test_every_kind_of_model_gives_a_whole_page(changes: dict[str, Any], tmp_pat
     has_filters = changes.get("stem") != "conv"
     has_positions = changes.get("position_embedding") not in ("relative", "none")
     assert [attributes["id"] for attributes in page.all("section")] == [
-        "pictures", "heads", *(["depths"] if has_head else []), "colours", "distance",
-        *(["shifts"] if has_head and changes.get("image_size") != (1, 1) else []),
+        "pictures", "heads", "distance", *(["depths"] if has_head else []), "colours",
+        *(["shifts"] if changes.get("image_size") != (1, 1) else []),
         *(["filters"] if has_filters else []), *(["positions"] if has_positions else []),
         *(["notes"] if result.missing else []),
     ]  # fmt: skip
     assert len(result.missing) == (not has_filters) + (not has_positions) + (not has_head)
     assert len(result.maps) == changes.get("depth", 3)
-    assert not page.all("script")
     assert all(image["src"].startswith("data:image/") and image["alt"] for image in page.all("img"))
 
 
@@ -113,14 +127,19 @@ def test_what_can_be_taken_along_is_what_was_computed(tmp_path: Path) -> None:
     links = re.findall(r'download="(\w+\.csv)" href="data:text/csv;base64,([^"]*)"', render_inspection(result))
     tables = {file: list(csv.reader(io.StringIO(base64.b64decode(data).decode()))) for file, data in links}
     assert list(tables) == [
-        f"{one}.csv" for one in ("rollout", "attention", "depths", "distance", "shifts", "filters", "positions")
-    ]
+        f"{one}.csv"
+        for one in (
+            "rollout", "attention", "entropy", "distance", "depths", "colours", "shifts", "filters", "positions"
+        )
+    ]  # fmt: skip
     assert [row[2] for row in tables["depths.csv"][-2:]] == [
         answer[0][0].replace("=", "'=") for answer in result.answers
     ]
     distances = [float(row[2]) for row in tables["distance.csv"][1:]]
     np.testing.assert_allclose(distances, result.distance.pixels.flatten(), atol=1e-4)
-    shares = [float(row[3]) for row in tables["rollout.csv"][1:]]
+    head = tables["rollout.csv"][0]
+    assert head[-2:] == ["through 3 of 3", "by gradients"]
+    shares = [float(row[-2]) for row in tables["rollout.csv"][1:]]
     np.testing.assert_allclose(shares, result.rollout.maps[-1].flatten(), rtol=1e-3)
     assert result.similarity is not None
     np.testing.assert_allclose(
@@ -151,7 +170,7 @@ def test_two_models_stand_beside_each_other(tmp_path: Path, capsys: Capture, mon
     assert [attributes["id"] for attributes in page.all("section")][:2] == ["change", "pictures"]
     assert page.text.count("Before") >= 8
     files = [attributes["download"] for attributes in page.all("a") if "download" in attributes]
-    assert len(files) == len(set(files)) == 14  # seven tables of each
+    assert len(files) == len(set(files)) == 19  # nine tables of each, and what changed
     assert main(["inspect", before, after, "--force"]) == 2
     assert "two models and no picture" in capsys.readouterr().err
 
@@ -218,12 +237,8 @@ def test_models_without_attention_of_all_on_all_are_refused(tmp_path: Path) -> N
     pictures = photos(tmp_path, 1)
     with pytest.raises(ConfigError, match="no Vision Transformer whose tokens all see each other"):
         look(bundle(tmp_path, attention="axial", class_token=False, pooling="gap"), pictures)
-    config = ResNetConfig(image_size=(32, 32), depths=(1, 1), num_classes=2)
-    save_bundle(
-        tmp_path / "resnet", build_model(config), BundleConfig(config, ("a", "b"), Preprocessing(image_size=(32, 32)))
-    )
     with pytest.raises(ConfigError, match="no Vision Transformer whose tokens all see each other"):
-        look(str(tmp_path / "resnet"), pictures)
+        look(resnet(tmp_path, (32, 32)), pictures)
 
 
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
@@ -231,3 +246,51 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
     (folder / "0.png").write_bytes(b"")
     with pytest.raises(DataError, match="none of the 1 pictures can be read"):
         look(bundle(tmp_path), str(folder))
+
+
+def test_the_other_model_is_asked_as_if_it_were_alone(tmp_path: Path) -> None:
+    """Its own preprocessing, the same pictures, and the same shares of the width as MODEL's shifts."""
+    model, pictures, other = bundle(tmp_path), photos(tmp_path, 3), resnet(tmp_path, (32, 48))
+    result = look(model, pictures, shifts_beside=other)
+    assert result.shifts is not None
+    assert result.shifts.shifts == tuple(range(1, 17))
+    assert result.beside is not None
+    assert (result.beside.image_size, result.beside.shifts.shifts) == ((32, 48), tuple(range(2, 33, 2)))
+    loaded = load_bundle(other)
+    transform = EvaluationTransform(loaded.config.preprocessing)
+    pixels = np.stack([transform(open_picture(Path(file))) for file in result.files[:2]])
+    alone = shift_response(loaded.model, normalize(torch.from_numpy(pixels), loaded.config.preprocessing), (2, 32))
+    for name in ("moved", "turned"):
+        torch.testing.assert_close(
+            getattr(result.beside.shifts, name)[[0, -1]], getattr(alone, name), atol=1e-6, rtol=1e-3
+        )
+    beside = result.to_json()["shifts_beside"]
+    assert beside["variant"] == "BiT ResNet, pictures of 32 x 48"
+    assert alone.moved is not None
+    assert beside["answer_moved"][0] == pytest.approx(float(alone.moved[0].mean()), rel=1e-3)
+
+
+def test_a_model_beside_itself_responds_alike(tmp_path: Path) -> None:
+    model = bundle(tmp_path)
+    result = look(model, photos(tmp_path, 2), shifts_beside=model)
+    assert result.shifts is not None
+    assert result.beside is not None
+    assert result.beside.shifts.shifts == result.shifts.shifts
+    for name in ("moved", "same", "turned"):
+        assert torch.equal(getattr(result.beside.shifts, name), getattr(result.shifts, name))
+
+
+def test_a_model_without_a_head_has_features_that_turn(tmp_path: Path) -> None:
+    result = look(bundle(tmp_path, num_classes=0), photos(tmp_path, 1), shifts_beside=resnet(tmp_path, (32, 32)))
+    assert result.shifts is not None
+    assert result.shifts.moved is None
+    assert result.shifts.turned is not None
+    figures = result.to_json()
+    assert figures["shifts"]["answer_moved"] is None
+    assert len(figures["shifts"]["feature_distance"]) == len(figures["shifts_beside"]["answer_moved"]) == 16
+
+
+def test_shifts_reach_two_patches_where_the_picture_does(tmp_path: Path) -> None:
+    result = look(bundle(tmp_path, image_size=(48, 96), patch_size=24), photos(tmp_path, 1))
+    assert result.shifts is not None
+    assert result.shifts.shifts == (*range(1, 17), 24, 36, 48)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -30,10 +30,12 @@ class Inspect:
     occlude: bool = False
     """Cover each square of two by two patches in turn and ask again: the honest check of the other maps, and as many
     answers as there are patches."""
+    shifts_beside: str | None = None
+    """Another model, of any kind (a ResNet, say), asked about the same shifts of the same pictures and drawn beside."""
     force: bool = False
     """Replace a file that is there already."""
     json: bool = False
-    """The figures as JSON too: distances, entropies, answers."""
+    """The figures as JSON too: distances, entropies, answers, shifts."""
 
 
 def run(arguments: list[str]) -> int:
@@ -63,7 +65,8 @@ def run(arguments: list[str]) -> int:
 
     terminal = Terminal()
     with Events(terminal) as events:
-        results = [inspect(InspectConfig(model, pictures, command.most, command.occlude), events) for model in models]
+        settings = InspectConfig(models[0], pictures, command.most, command.occlude, command.shifts_beside)
+        results = [inspect(replace(settings, model=model), events) for model in models]
     write_inspection_page(results, out)
     for _, message in results[0].broken:
         terminal.warning(message)

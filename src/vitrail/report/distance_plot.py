@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitrail.report.csv_link import csv_link
+from vitrail.report.exhibit import exhibit
 from vitrail.report.plots import BOTTOM, LEFT, TALL, TOP, WIDE, Scale, round_ticks, svg, text
 
 PAPER_PICTURES = 128  # that the paper averages over
@@ -28,7 +28,7 @@ def distance_plot(pixels: np.ndarray, even: float, definition: str, num_pictures
     return (
         f'<p class="lead">Mean attention distance: {definition} The paper averages over {PAPER_PICTURES} pictures,'
         f" {these}. A head far below the dashed line looks at what is near; on it, at the whole picture alike.</p>"
-        f'<div class="card narrow">{_dots(pixels, even)}</div>{csv_link("distance.csv", rows)}'
+        + exhibit("distance", f'<div class="two by-plot"><div class="card">{_dots(pixels, even)}</div></div>', rows)
     )
 
 
@@ -49,7 +49,10 @@ def _dots(pixels: np.ndarray, even: float) -> str:
     for layer, head in np.ndindex(depth, heads):
         x, y, far = x_of(layer + 1), y_of(float(pixels[layer, head])), f"{pixels[layer, head]:.1f} pixels"
         dot = f'<circle class="dot line-{head % 5}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
-        parts.append(f"<g><title>layer {layer + 1}, head {head + 1}: {far}</title>{dot}</g>")
+        parts.append(
+            f'<g data-layer="{layer}" data-head="{head}" data-far="{pixels[layer, head]:.1f}">'
+            f"<title>layer {layer + 1}, head {head + 1}: {far}</title>{dot}</g>"
+        )
     label = (
         f"Mean attention distance of {heads} heads in each of {depth} layers, {pixels.min():.1f} to {pixels.max():.1f}"
         f" pixels; the dashed line is {even:.1f}, that of a head that pays all patches the same"

@@ -3,13 +3,16 @@ phone."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from vitrail.errors import RunError
 from vitrail.report.markup import escape
 
-# Nothing is fetched and nothing runs: a page holds names of classes and files, which others may have chosen.
+# Nothing is fetched and nothing runs: a page holds names of classes and files, which others may have chosen. Where a
+# page has a script, its hash is added, and still nothing else runs.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 _GLASS = (
@@ -22,20 +25,26 @@ _GLASS = (
 )
 
 
-def document(title: str, kind: str, header: str, main: str) -> str:
+def document(title: str, kind: str, header: str, main: str, script: str = "") -> str:
     """A whole page; the same parts give the same page.
 
     Args:
         title: of the window, as text; "Vitrail" and the kind follow.
         kind: of the page, in a word: "report".
         header, main: HTML. The header has the heading, and what stands below it.
+        script: what makes the page easier to use; it has to say everything without.
     """
+    policy, running = POLICY, "no script runs"
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+        policy = f"{POLICY}; script-src 'sha256-{digest}'"
+        running = "and the one script that may run only draws what is in it"
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="referrer" content="no-referrer">
@@ -51,8 +60,8 @@ def document(title: str, kind: str, header: str, main: str) -> str:
 <main>
 {main}
 </main>
-<footer><p>Made by Vitrail. This page is one file: nothing is loaded, nothing is sent, no script runs.</p></footer>
-</body>
+<footer><p>Made by Vitrail. This page is one file: nothing is loaded, nothing is sent, {running}.</p></footer>
+{f"<script>{script}</script>" if script else ""}</body>
 </html>
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitrail.report.csv_link import csv_link
+from vitrail.report.exhibit import exhibit
 from vitrail.report.markup import escape, name, picture
 from vitrail.tasks.inspect import Inspection
 from vitrail.tasks.nearest import THUMBNAIL_SIDE, Neighbour
@@ -38,7 +38,7 @@ def nearest_pictures(result: Inspection) -> str:
         f'<p class="lead">Of {of} training pictures those that look most like it to the model: whose features, what its'
         " head sees, have the largest cosine with the picture\u2019s own (1 for the same). Bold are those with the"
         " label that the model answers. Where one is out of place, its label may be wrong.</p>"
-        f'<div class="grid one">{"".join(cards)}</div>{csv_link("nearest.csv", rows)}'
+        + exhibit("nearest", f'<div class="grid one">{"".join(cards)}</div>', rows)
     )
 
 

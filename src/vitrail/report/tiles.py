@@ -10,8 +10,9 @@ from PIL import Image
 
 from vitrail.report.markup import escape
 
-# From nothing to all, light enough in the middle for both backgrounds: dark blue, violet, red, orange, pale yellow.
-_RAMP = np.array([[13, 16, 50], [84, 39, 130], [187, 55, 84], [243, 133, 35], [252, 244, 180]], dtype=np.float64)
+# From nothing to all, light enough in the middle for both backgrounds: dark blue, violet, red, orange, pale yellow. The
+# sum of the three channels grows all the way, so that a share can be read back from its colour.
+RAMP = np.array([[13, 16, 50], [84, 39, 130], [187, 55, 84], [243, 133, 35], [252, 244, 180]], dtype=np.float64)
 
 
 def lit(pixels: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -38,20 +39,19 @@ def sheet(tiles: np.ndarray, columns: int) -> np.ndarray:
 
 def coloured(shares: np.ndarray) -> np.ndarray:
     """(..., height, width) of 0 to 1 -> (..., height, width, 3) uint8."""
-    place = np.clip(shares, 0, 1) * (len(_RAMP) - 1)
-    low = np.minimum(place.astype(int), len(_RAMP) - 2)
-    values: np.ndarray = _RAMP[low] + (place - low)[..., None] * (_RAMP[low + 1] - _RAMP[low])
+    place = np.clip(shares, 0, 1) * (len(RAMP) - 1)
+    low = np.minimum(place.astype(int), len(RAMP) - 2)
+    values: np.ndarray = RAMP[low] + (place - low)[..., None] * (RAMP[low + 1] - RAMP[low])
     return values.round().astype(np.uint8)
 
 
-def tiles_image(pixels: np.ndarray, alt: str, most: int | None = None) -> str:
-    """Exact pixels as an <img> that is enlarged in squares, to the width there is, or to `most` pixels."""
+def tiles_image(pixels: np.ndarray, alt: str) -> str:
+    """Exact pixels as an <img> that is enlarged in squares, to the width there is."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     height, width = pixels.shape[:2]
-    style = "" if most is None else f' style="max-width:{most}px"'
     return (
-        f'<img class="pixels tiles"{style} width="{width}" height="{height}" alt="{escape(alt)}"'
+        f'<img class="pixels tiles" width="{width}" height="{height}" alt="{escape(alt)}"'
         f' src="data:image/png;base64,{data}">'
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,9 @@ import numpy as np
 import torch
 
 from vitrail.data.batches import normalize
+from vitrail.data.config import Preprocessing
+from vitrail.data.images import Picture
+from vitrail.data.sources.base import FileSource
 from vitrail.data.sources.pictures import find_pictures
 from vitrail.data.transforms import EvaluationTransform
 from vitrail.errors import ConfigError, DataError, ImageError, WeightsError
@@ -40,10 +43,27 @@ class InspectConfig:
     pictures: tuple[str, ...]  # files, or folders whose pictures are taken
     most: int = 16  # pictures; those that come after are left out
     occlude: bool = False  # cover each square of two patches in turn: as many answers as there are squares
+    shifts_beside: str | None = None  # any model that `vitrail.load` takes, whose response to shifts is shown too
 
     def __post_init__(self) -> None:
         if self.most < 1:
             raise ConfigError(f"most {self.most} is below 1: at least one picture is needed")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Another model's response to shifts of the same pictures, as its own preprocessing makes them.
+
+    Attributes:
+        model: as it was asked for. variant: what it is, in words.
+        image_size: (height, width) in pixels of what it sees.
+        shifts: in pixels of what it sees.
+    """
+
+    model: str
+    variant: str
+    image_size: tuple[int, int]
+    shifts: ShiftResponse
 
 
 @dataclass(frozen=True)
@@ -61,7 +81,8 @@ class Inspection:
         maps: of each block; see `AttentionMaps`.
         relevance: (B, grid height, grid width), what spoke for each answer (`gradient_attention`); None without a head.
         depths: (depth, B) the most probable class after each block and its probability; None without a head.
-        shifts: of the first pictures; None without a head. occluded: None where it was not asked for.
+        shifts: of the first pictures; None where they are one pixel wide. beside: None where it was not asked for.
+        occluded: None where it was not asked for.
         nearest: the training pictures most like each; None where the model is no run, or one that keeps none.
         broken: (file, message) of pictures that could not be read.
         left_out: pictures beyond the number asked for.
@@ -84,6 +105,7 @@ class Inspection:
     colours: PatchColours
     depths: tuple[tuple[tuple[str, float], ...], ...] | None
     shifts: ShiftResponse | None
+    beside: Beside | None
     occluded: Occlusion | None
     nearest: NearestTraining | None
     missing: tuple[str, ...]
@@ -107,10 +129,26 @@ class Inspection:
                 [{"name": one.name, "label": one.label, "similarity": one.similarity} for one in neighbours]
                 for neighbours in self.nearest.found
             ],
+            "shifts": None if self.shifts is None else _shift_figures(self.shifts),
+            "shifts_beside": None
+            if self.beside is None
+            else {
+                "model": self.beside.model,
+                "variant": self.beside.variant,
+                "image_size": list(self.beside.image_size),
+                **_shift_figures(self.beside.shifts),
+            },
             "missing": list(self.missing),
             "broken": [{"file": file, "error": message} for file, message in self.broken],
             "left_out": self.left_out,
         }
+
+
+def _shift_figures(response: ShiftResponse) -> dict[str, Any]:
+    """Averages over the pictures, one for each shift."""
+    named = {"answer_moved": response.moved, "same_answer": response.same, "feature_distance": response.turned}
+    means = {name: None if rows is None else rows.double().mean(1).tolist() for name, rows in named.items()}
+    return {"shift_pixels": list(response.shifts), **means}
 
 
 def inspect(config: InspectConfig, events: Events) -> Inspection:
@@ -121,52 +159,27 @@ def inspect(config: InspectConfig, events: Events) -> Inspection:
         DataError: no picture was found, or none can be read. WeightsError: the model cannot be trusted.
     """
     source = find_pictures(config.pictures)
-    bundle = load(config.model, progress=events.download)
-    if bundle.certificate is not None:
-        events.note(f"weights: {bundle.certificate.summary()}")
-    model, preprocessing = bundle.model, bundle.config.preprocessing
+    bundle = _load(config.model, events)
+    model = bundle.model
     if not isinstance(model, VisionTransformer) or model.config.attention != "global":
         raise ConfigError(
             f"{config.model} is no Vision Transformer whose tokens all see each other, so it has no attention to show"
         )
-    if preprocessing.image_size != model.config.image_size:
-        raise WeightsError(
-            f"{config.model}: its preprocessing makes pictures of {preprocessing.image_size}, and the model sees"
-            f" {model.config.image_size}"
-        )
-    transform, broken, read = EvaluationTransform(preprocessing), [], []
-    for index in range(min(len(source), config.most)):
-        try:
-            read.append((source.key(index), transform(source.open(index))))
-        except ImageError as error:
-            broken.append((source.key(index), str(error)))
-        events.progress("reading", index + 1, min(len(source), config.most))
-    if not read:
-        raise DataError(f"none of the {len(broken):,} pictures can be read: {broken[0][1]}")
-    pixels = np.stack([array for _, array in read])
-    images = normalize(torch.from_numpy(pixels), preprocessing)
-    missing: list[str] = []
-    model.eval()
+    beside = None if config.shifts_beside is None else _load(config.shifts_beside, events)
+    indices, pixels, broken = _read(source, bundle.config.preprocessing, config.most, events)
+    images = normalize(torch.from_numpy(pixels), bundle.config.preprocessing)
     with torch.inference_mode():
         answers = _answers(model(images), bundle.config.labels, bundle.config.temperature)
-    filters, similarity = None, None
-    try:
-        filters = embedding_filters(model)
-    except ValueError as error:
-        missing.append(f"embedding filters: {error}")
-    try:
-        similarity = position_similarity(model).numpy()
-    except ValueError as error:
-        missing.append(f"position similarity: {error}")
+    has_answers = bool(answers[0])
+    filters, similarity, missing = _of_the_weights(model)
     training: NearestPictures | None = None
     try:
         training = open_nearest(config.model, bundle)
     except WeightsError as error:
         missing.append(f"nearest training pictures: {error}")
-    has_answers = bool(answers[0])
     if not has_answers:
-        missing.append("answers by depth, shifts and occlusion: the model has no head, so it gives no answer")
-    shifts = range(1, min(_MOST_SHIFT, images.shape[-1] - 1) + 1)
+        missing.append("answers by depth, by shift and by occlusion: the model has no head, so it gives no answer")
+    shifts = _shifts(model)
     steps: dict[str, Callable[[], Any]] = {
         "distance": lambda: mean_attention_distance(model, images),
         "maps": lambda: attention_maps(model, images),
@@ -174,7 +187,12 @@ def inspect(config: InspectConfig, events: Events) -> Inspection:
         "relevance": lambda: gradient_attention(model, images) if has_answers else None,
         "colours": lambda: patch_colours(model, images),
         "depths": lambda: _by_depth(logit_lens(model, images), bundle) if has_answers else None,
-        "shifts": lambda: shift_response(model, images[:_SHIFTED], shifts) if has_answers and shifts else None,
+        "shifts": lambda: shift_response(model, images[:_SHIFTED], shifts) if shifts else None,
+        "beside": lambda: (
+            _beside(config, beside, [source.open(index) for index in indices[:_SHIFTED]], shifts, images.shape[-1])
+            if beside is not None and shifts
+            else None
+        ),
         "occluded": lambda: occlusion(model, images, *_squares(model)) if has_answers and config.occlude else None,
         "nearest": lambda: None if training is None else _nearest(training, model, images),
     }
@@ -188,15 +206,87 @@ def inspect(config: InspectConfig, events: Events) -> Inspection:
         image_size=model.config.image_size,
         grid=model.config.grid,
         num_prefix_tokens=model.config.num_prefix_tokens,
-        files=tuple(file for file, _ in read),
+        files=tuple(map(source.key, indices)),
         pictures=pixels.transpose(0, 2, 3, 1),
         answers=answers,
         filters=filters,
         similarity=similarity,
         **found,
         missing=tuple(missing),
-        broken=tuple(broken),
+        broken=broken,
         left_out=max(0, len(source) - config.most),
+    )
+
+
+def _load(spec: str, events: Events) -> Bundle:
+    bundle = load(spec, progress=events.download)
+    if bundle.certificate is not None:
+        events.note(f"weights: {bundle.certificate.summary()}")
+    made = bundle.config.preprocessing.image_size
+    if isinstance(bundle.model, VisionTransformer) and made != bundle.model.config.image_size:
+        raise WeightsError(
+            f"{spec}: its preprocessing makes pictures of {made}, and the model sees {bundle.model.config.image_size}"
+        )
+    bundle.model.eval()
+    return bundle
+
+
+def _read(
+    source: FileSource, preprocessing: Preprocessing, most: int, events: Events
+) -> tuple[list[int], np.ndarray, tuple[tuple[str, str], ...]]:
+    """Indices of those of the first `most` pictures that can be read, (B, channels, height, width) uint8, and
+    (file, message) of the others."""
+    transform, indices, arrays, broken = EvaluationTransform(preprocessing), [], [], []
+    for index in range(min(len(source), most)):
+        try:
+            arrays.append(transform(source.open(index)))
+            indices.append(index)
+        except ImageError as error:
+            broken.append((source.key(index), str(error)))
+        events.progress("reading", index + 1, min(len(source), most))
+    if not arrays:
+        raise DataError(f"none of the {len(broken):,} pictures can be read: {broken[0][1]}")
+    return indices, np.stack(arrays), tuple(broken)
+
+
+def _of_the_weights(model: VisionTransformer) -> tuple[EmbeddingFilters | None, np.ndarray | None, list[str]]:
+    """What can be seen without a picture, and why the rest cannot."""
+    filters, similarity, missing = None, None, []
+    try:
+        filters = embedding_filters(model)
+    except ValueError as error:
+        missing.append(f"embedding filters: {error}")
+    try:
+        similarity = position_similarity(model).numpy()
+    except ValueError as error:
+        missing.append(f"position similarity: {error}")
+    return filters, similarity, missing
+
+
+def _shifts(model: VisionTransformer) -> tuple[int, ...]:
+    """In pixels: each one at first, then every half patch up to two whole ones, so that a period shows."""
+    width, patch = model.config.image_size[1], model.config.image_size[1] // model.config.grid[1]
+    wanted = {*range(1, _MOST_SHIFT + 1), *(patch * halves // 2 for halves in range(1, 5))}
+    return tuple(sorted(shift for shift in wanted if 0 < shift < width))
+
+
+def _beside(
+    config: InspectConfig, bundle: Bundle, pictures: Sequence[Picture], shifts: Sequence[int], width: int
+) -> Beside:
+    """The other model's response to the same pictures, moved by as nearly as can be the same shares of the width."""
+    preprocessing = bundle.config.preprocessing
+    transform = EvaluationTransform(preprocessing)
+    pixels = np.stack([transform(picture) for picture in pictures])
+    images = normalize(torch.from_numpy(pixels), preprocessing)
+    other_width = images.shape[-1]
+    # Whole pixels of its own: parts of one would blur the picture, which changes answers by itself.
+    own = sorted({min(max(1, round(shift * other_width / width)), other_width - 1) for shift in shifts} - {0})
+    height, family = preprocessing.image_size[0], bundle.config.model.family
+    return Beside(
+        model=str(config.shifts_beside),
+        variant=f"{family}, pictures of {height} x {other_width}",
+        image_size=(height, other_width),
+        shifts=shift_response(bundle.model, images, own),
     )
 
 
