@@ -19,6 +19,7 @@ _PICTURES = {
                 "pictures": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
             },
             "required": ["pictures"],
+            "additionalProperties": False,
         },
         "encoding": {"pictures": {"contentType": "image/jpeg, image/png, image/webp"}},
     },

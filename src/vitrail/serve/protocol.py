@@ -38,6 +38,17 @@ def protocol_of(config: ServeConfig) -> type[H11Protocol]:
             else:
                 self._stop_awaiting()
 
+        def send_400_response(self, msg: str) -> None:
+            cycle = self.cycle
+            if cycle is not None and not cycle.response_complete:
+                # The rest of a body cannot be understood: whoever waits for it hears that the client is gone.
+                cycle.disconnected = True
+                cycle.message_event.set()
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                super().send_400_response(msg)
+            else:
+                self.transport.close()
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_awaiting()
             if self._reading is not None:

@@ -96,7 +96,7 @@ class Routes:
         """POST /sign-in: the token of a form becomes a cookie of this browser."""
         token = self._service.config.token
         async with self._service.bodies.receive(request) as body:
-            fields = dict(parse_qsl(body[:_SIGN_IN_BYTES].decode("utf-8", "replace"), max_num_fields=4))
+            fields = dict(parse_qsl(body[:_SIGN_IN_BYTES].decode("utf-8", "replace")))
         if token is None or not same_token(fields.get("token", ""), token):
             raise ApiError(401, "wrong_token", "that is not this server's token", {"WWW-Authenticate": "Bearer"})
         response = RedirectResponse("/", 303)

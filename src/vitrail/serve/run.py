@@ -57,7 +57,9 @@ def serve(config: ServeConfig, events: Events, listening: Callable[[str], None] 
         ),
         app.state.service.drain,
     )
+    # What a client did wrong it is told itself; a log that anyone can fill would hide what matters.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     bound = _bind(config)
     with contextlib.closing(bound):
         listening(_address(config, bound))

@@ -1,0 +1,127 @@
+"""Whoever sends slowly, or not at all, is cut off in time, and keeps nobody else waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import Server
+
+HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: 100000\r\n"
+PATIENCE = 60.0  # seconds, far more than a server that works ever takes
+
+
+@pytest.fixture(scope="module")
+def impatient(bundle: str) -> Iterator[Server]:
+    """A server whose deadlines are a second."""
+    from .conftest import start
+
+    running = start(bundle, receive_seconds=1.0, send_seconds=1.0)
+    running.wait_until_ready()
+    yield running
+    running.kill()
+
+
+def connected(server: Server) -> socket.socket:
+    return socket.create_connection((server.host, server.port), timeout=PATIENCE)
+
+
+def all_of(connection: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(65536):
+            found += part
+    return found
+
+
+def dripped(connection: socket.socket, data: bytes, rest: float = 0.1) -> bytes:
+    """Send byte by byte until the server has enough of it; what it said."""
+    connection.settimeout(rest)
+    found, begin = b"", time.monotonic()
+    for place in range(len(data)):
+        assert time.monotonic() - begin < PATIENCE
+        try:
+            connection.sendall(data[place : place + 1])
+            part = connection.recv(65536)
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return found
+        found += part
+        if not part:
+            return found
+    raise AssertionError("the server waited for the last byte")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: b\r\n"])
+def test_silence_is_closed(impatient: Server, sent: bytes) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(sent)
+        assert all_of(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_dripped_head_is_closed(impatient: Server) -> None:
+    with connected(impatient) as connection:
+        said = dripped(connection, b"GET /livez HTTP/1.1\r\nX-Long: " + b"a" * 1000)
+        assert b" 408 " in said or not said
+
+
+def test_a_body_that_stalls_is_told_so(impatient: Server) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(HEAD + b"\r\n" + b"x" * 1000)
+        said = all_of(connection)
+        assert said.startswith(b"HTTP/1.1 408 ")
+        assert b'"too_slow"' in said
+
+
+def test_a_dripped_body_is_closed(impatient: Server) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        assert b" 408 " in dripped(connection, b"x" * 1000)
+
+
+def test_a_body_that_nobody_asked_for_does_not_keep_the_connection(impatient: Server) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\n")
+        assert b" 200 " in dripped(connection, b"x" * 1000)
+
+
+def test_half_a_head_after_an_answer_is_closed(impatient: Server) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /livez HT")
+        assert all_of(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_whoever_reads_no_answer_is_cut_off(impatient: Server) -> None:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(PATIENCE)
+        connection.connect((impatient.host, impatient.port))
+        # Asks on and on: once the server's own buffers are full it waits for the reader, for a second.
+        with pytest.raises(ConnectionError):
+            ask_for_ever(connection)
+
+
+def ask_for_ever(connection: socket.socket) -> None:
+    request = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    begin = time.monotonic()
+    while time.monotonic() - begin < PATIENCE:
+        connection.sendall(request * 50)
+
+
+def test_two_hundred_of_them_keep_nobody_waiting(start_server: Callable[..., Server], pictures: list[Path]) -> None:
+    server = start_server()  # with the deadlines of every day
+    server.wait_until_ready()
+    expected = server.post("/v1/predict", pictures[0].read_bytes()).json()
+    with contextlib.ExitStack() as held:
+        for number in range(200):
+            connection = held.enter_context(connected(server))
+            connection.sendall((b"", b"GET /livez HT", HEAD, HEAD + b"\r\n" + b"x" * 1000)[number % 4])
+        assert server.get("/livez").status == 200
+        assert server.post("/v1/predict", pictures[0].read_bytes()).json() == expected
