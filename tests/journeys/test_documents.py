@@ -20,6 +20,7 @@ PAGES = (
     "probe.md",
     "embed.md",
     "inspect.md",
+    "serve.md",
     "train.md",
     "data.md",
     "dedup.md",
