@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +22,8 @@ from vitrail.data.batches import normalize
 from vitrail.data.images import open_picture
 from vitrail.data.transforms import EvaluationTransform
 from vitrail.inspection.rollout import attention_rollout
+from vitrail.serve.config import ServeConfig
+from vitrail.serve.run import bind
 from vitrail.weights.bundle import load_bundle
 
 from .conftest import LABELS, Answer, Server, form_of
@@ -174,3 +178,9 @@ def test_counts_are_kept(server: Server, pictures: list[Path]) -> None:
     assert 'vitrail_requests_total{route="/v1/predict",status="200"}' in text
     assert "vitrail_batch_pictures_bucket" in text
     assert "vitrail_body_bytes 0.0" in text
+
+
+def test_small_answers_are_sent_at_once(bundle: str) -> None:
+    with contextlib.closing(bind(ServeConfig(model=bundle, port=0))) as bound:
+        # What asyncio looks at before it turns off Nagle's algorithm.
+        assert bound.proto == socket.IPPROTO_TCP
