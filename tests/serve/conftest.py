@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -97,13 +98,17 @@ class Server:
             self.process.kill()
 
 
-def start(model: str, **settings: Any) -> Server:
-    """A server on a free port; any field of ServeConfig."""
+def start(model: str, *, log: Path | None = None, **settings: Any) -> Server:
+    """A server on a free port; any field of ServeConfig.
+
+    Args:
+        log: where what it writes to stderr is kept; by default it is the test's own.
+    """
     values = json.dumps({"model": model, "port": 0, **settings})
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", _SERVE, values], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    command = [sys.executable, "-c", _SERVE, values]
+    with contextlib.nullcontext() if log is None else log.open("w") as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
     assert process.stdout is not None
     address = process.stdout.readline().strip().removeprefix("http://")
     assert address, "the server did not start"

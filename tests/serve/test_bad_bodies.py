@@ -8,6 +8,7 @@ import json
 import socket
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from .conftest import Server, form_of
+from vitrail.serve.bodies import uploads_of
+
+from .conftest import Server, form_of, start
 
 LARGE = 21_000_000  # bytes, over the limit of 20 MB
 
@@ -56,6 +59,37 @@ def test_a_length_and_chunks_together_are_no_way_in(server: Server) -> None:
     assert int(said.split(b" ", 2)[1]) in (400, 422)
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
+def test_a_broken_chunk_is_refused_and_not_logged(bundle: str, tmp_path: Path, method: str) -> None:
+    log = tmp_path / "log"
+    server = start(bundle, log=log)
+    try:
+        server.wait_until_ready()
+        with socket.create_connection((server.host, server.port), timeout=60) as connection:
+            head = f"{method} /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            connection.sendall(head.encode() + b"no length\r\n")
+            said = connection.makefile("rb").read()
+    finally:
+        server.kill()
+    assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert said.endswith(b"\r\n\r\n") == (method == "HEAD")
+    assert log.read_text() == ""
+
+
+def test_a_body_shorter_than_it_says_is_waited_for_and_no_longer(start_server: Callable[..., Server]) -> None:
+    server = start_server(receive_seconds=0.5)
+    server.wait_until_ready()
+    assert raw(server, "Content-Type: image/png\r\nContent-Length: 50", b"x" * 49).startswith(b"HTTP/1.1 408 ")
+
+
+def test_what_follows_a_body_is_another_request(server: Server) -> None:
+    data = saved("PNG")
+    head = f"Content-Type: image/png\r\nContent-Length: {len(data)}"
+    said = raw(server, head, data + b"this is no request\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert said.count(b"HTTP/1.1 400 ") == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "status"),
     [
@@ -84,6 +118,27 @@ def test_more_pictures_than_fit_are_refused(server: Server, pictures: list[Path]
     answer = server.post("/v1/predict", body, kind)
     assert answer.status == 400
     assert answer.json()["error"]["code"] == "too_many_pictures"
+
+
+def test_a_form_made_to_be_slow_is_refused(server: Server) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="p"; filename="a"\r\n\r\n'
+    # What begins as a boundary does and is none: the parser stops at each.
+    body = part + b"\r\n--b-x" * 100_000 + b"\r\n--b--\r\n"
+    answer = server.post("/v1/predict", body, "multipart/form-data; boundary=b")
+    assert answer.status == 400
+    assert answer.json()["error"]["code"] == "too_many_pictures"
+
+
+@pytest.mark.parametrize("number", [1, 64])
+@pytest.mark.parametrize("shift", range(-6, 7))
+def test_a_picture_is_whole_wherever_its_form_is_cut(number: int, shift: int) -> None:
+    # Pictures that end near the place where the form is cut into pieces, with near misses of its boundary in them.
+    empty, kind = form_of([("a.png", b"")])
+    first = bytes(65_536 - len(empty) + len("\r\n------vitrail--\r\n") + shift)
+    files = [("a.png", first), *[("b.png", b"\r\n------vitrai\r\r\n\r\n--" * 9)] * (number - 1)]
+    found = uploads_of(*form_of(files), max_pictures=64)
+    assert [(one.name, one.data) for one in found] == files
+    assert kind == form_of(files)[1]
 
 
 def png(width: int, height: int, rows: bytes) -> bytes:
@@ -122,10 +177,31 @@ def test_bombs_and_other_formats_are_refused(server: Server, data: bytes, why: s
     assert why in answer.json()["predictions"][0]["error"]
 
 
+def animated(kind: str) -> bytes:
+    file = io.BytesIO()
+    pictures = [Image.new("RGB", (40, 40), (shade, 0, 90)) for shade in (0, 120, 255)]
+    pictures[0].save(file, kind, save_all=True, append_images=pictures[1:])
+    return file.getvalue()
+
+
+def in_inks() -> bytes:
+    file = io.BytesIO()
+    Image.new("CMYK", (40, 40), (9, 90, 190, 20)).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("data", [animated("PNG"), animated("WEBP"), in_inks()], ids=["apng", "webp", "cmyk"])
+def test_unusual_pictures_are_answered_or_refused_in_words(server: Server, data: bytes) -> None:
+    answer = server.post("/v1/predict", data, "application/octet-stream")
+    told = answer.json()["predictions"][0]
+    assert answer.status == (200 if told["error"] is None else 422)
+    assert told["error"] is None or told["error"].startswith("picture: ")
+
+
 @pytest.mark.parametrize(
     "name",
     ["../../etc/passwd", "/etc/passwd", "C:\\boot.ini", "..\\..\\x", "a\x00b", "<b>x</b>", "\u202egnp.exe", "x" * 5000,
-     ".", "%2e%2e%2fx", "caf\u00e9.png", "\udcff.png"],
+     'a"b', "a\r\nSet-Cookie: x=y", "a\nb", "y" * 10_000, ".", "%2e%2e%2fx", "caf\u00e9.png", "\udcff.png"],
 )  # fmt: skip
 def test_a_name_is_only_ever_said_again(server: Server, pictures: list[Path], name: str) -> None:
     data = pictures[0].read_bytes()
@@ -136,6 +212,7 @@ def test_a_name_is_only_ever_said_again(server: Server, pictures: list[Path], na
     told = answer.json()["predictions"][0]
     assert answer.status == 200
     assert told["error"] is None
+    assert "set-cookie" not in answer.headers
     assert "/" not in told["file"]
     assert "\\" not in told["file"]
     assert len(told["file"]) <= 255

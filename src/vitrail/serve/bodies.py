@@ -16,6 +16,7 @@ from vitrail.serve.errors import ApiError, too_busy
 
 _RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 _MAX_PART_HEADERS, _MAX_PART_HEADER_BYTES = 16, 8192
+_PIECE = 65_536  # bytes of a form that are looked through at once
 _MAX_NAME = 255  # characters of a file's name that come back in the answer
 
 
@@ -134,7 +135,8 @@ def _parts_of_form(body: bytes, boundary: bytes, max_pictures: int) -> list[Uplo
             max_header_count=_MAX_PART_HEADERS,
             max_header_size=_MAX_PART_HEADER_BYTES,
         )
-        parser.write(body)
+        for piece in _pieces(body, b"\r\n--" + boundary, max_pictures):
+            parser.write(piece)
         parser.finalize()
     except FormParserError as error:
         raise _malformed(str(error)) from None
@@ -143,8 +145,27 @@ def _parts_of_form(body: bytes, boundary: bytes, max_pictures: int) -> list[Uplo
     return list(form.uploads())
 
 
+def _pieces(body: bytes, delimiter: bytes, max_pictures: int) -> Iterator[bytes]:
+    """The body bit by bit: one search through all of it would keep the event loop, and /livez, waiting.
+
+    Raises:
+        ApiError: 400 for more delimiters than pictures may have. None may stand inside a part, and a body full of them
+            would take seconds to take apart.
+    """
+    found = 0
+    for start in range(0, len(body), _PIECE):
+        found += body.count(delimiter, start, start + _PIECE + len(delimiter) - 1)
+        if found > max_pictures + 1:
+            raise _too_many(max_pictures)
+        yield body[start : start + _PIECE]
+
+
 def _malformed(why: str) -> ApiError:
     return ApiError(400, "malformed_form", f"the body is no whole multipart form: {why[:200]}")
+
+
+def _too_many(limit: int) -> ApiError:
+    return ApiError(400, "too_many_pictures", f"more than {limit} pictures in a request: send several requests")
 
 
 @dataclass
@@ -188,9 +209,7 @@ class _Form:
 
     def _begin(self) -> None:
         if len(self._parts) == self._max_parts:
-            raise ApiError(
-                400, "too_many_pictures", f"more than {self._max_parts} pictures in a request: send several requests"
-            )
+            raise _too_many(self._max_parts)
         self._parts.append(_Part())
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -45,9 +46,8 @@ def protocol_of(config: ServeConfig) -> type[H11Protocol]:
                 cycle.disconnected = True
                 cycle.message_event.set()
             if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                super().send_400_response(msg)
-            else:
-                self.transport.close()
+                self._say(400, msg)
+            self.transport.close()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_awaiting()
@@ -97,14 +97,24 @@ def protocol_of(config: ServeConfig) -> type[H11Protocol]:
             if self.transport.is_closing():
                 return
             if self.conn.our_state is h11.IDLE:
-                body = f"{said}\n".encode()
-                head = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
-                retry = [("retry-after", "1")] if status == 429 else []
-                response = h11.Response(status_code=status, headers=[*head, *retry, ("connection", "close")])
-                self.transport.write(self.conn.send(response) or b"")
-                self.transport.write(self.conn.send(h11.Data(data=body)) or b"")
-                self.transport.write(self.conn.send(h11.EndOfMessage()) or b"")
+                self._say(status, said)
             self.transport.close()
             self._await_reader()
+
+        def _say(self, status: int, said: str) -> None:
+            # A request is being answered only in this state; else its head never arrived. HEAD is told no body.
+            to_head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD"
+            body = f"{said}\n".encode()
+            head = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
+            retry = [("retry-after", "1")] if status == 429 else []
+            response = h11.Response(
+                status_code=status,
+                headers=[*head, *retry, ("connection", "close")],
+                reason=HTTPStatus(status).phrase.encode(),
+            )
+            self.transport.write(self.conn.send(response) or b"")
+            if not to_head:
+                self.transport.write(self.conn.send(h11.Data(data=body)) or b"")
+            self.transport.write(self.conn.send(h11.EndOfMessage()) or b"")
 
     return GuardedProtocol
