@@ -40,6 +40,15 @@ def ask_raw(server: Server, *lines: str) -> int:
         ("localhost:80:80", 421),
         ("192.168.0.1", 421),
         ("[::1", 421),
+        ("[::1]", 200),
+        ("[2001:db8::1]", 421),
+        ("[::ffff:192.168.0.1]", 421),
+        ("LOCALHOST", 200),
+        ("localhost.", 421),
+        ("127.0.0.1.", 421),
+        ("127.1", 421),
+        ("2130706433", 421),
+        ("evil.example, localhost", 421),
         ("", 421),
     ],
 )
@@ -98,6 +107,27 @@ def test_every_route_but_health_asks_for_the_token(guarded: Server, path: str) -
     assert guarded.get(path, {"Authorization": f"Bearer {TOKEN}"}).status in (200, 404)
     for wrong in (f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", f"Basic {TOKEN}", TOKEN, "Bearer ", "Bearer \xe9"):
         assert guarded.get(path, {"Authorization": wrong}).status == 401
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/embed"])
+def test_pictures_are_answered_with_the_token_or_the_cookie(guarded: Server, pictures: list[Path], path: str) -> None:
+    data = pictures[0].read_bytes()
+    cookie = sign_in(guarded, TOKEN).headers["set-cookie"].partition(";")[0]
+    assert guarded.post(path, data).status == 401
+    by_header = guarded.post(path, data, headers={"Authorization": f"Bearer {TOKEN}"})
+    by_cookie = guarded.post(path, data, headers={"Cookie": cookie})
+    assert by_header.status == by_cookie.status == 200
+    assert by_header.body == by_cookie.body
+
+
+def test_no_answer_says_the_token(guarded: Server) -> None:
+    shown = {"Authorization": f"Bearer {TOKEN}", "Accept": "text/html"}
+    answers = [guarded.get(path, headers) for path in (*ROUTES, "/livez", "/readyz") for headers in (shown, {})]
+    answers += [guarded.get(f"/{TOKEN[:-1]}"), guarded.get("/v1/model?top_k=1", shown), sign_in(guarded, TOKEN)]
+    answers += [sign_in(guarded, TOKEN + "x"), guarded.post("/v1/predict", b"x", headers=shown)]
+    for answer in answers:
+        assert TOKEN not in str(answer.headers)
+        assert TOKEN.encode() not in answer.body
 
 
 def test_health_does_not(guarded: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ from vitrail.serve.app import create_app
 from vitrail.serve.config import ServeConfig
 from vitrail.serve.openapi import document
 
-from .conftest import Server
+from .conftest import Server, start
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis, which reads OpenAPI documents, is missing")
 from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
 
+TOKEN = "correct-horse-battery-staple"
 UNDOCUMENTED = {"/openapi.json", "/sign-in"}  # the document itself, and what only the page needs
 
 
@@ -32,9 +34,21 @@ def test_it_is_served_as_it_is_made(server: Server) -> None:
     assert answer.headers["content-type"] == "application/json"
 
 
+@pytest.fixture(scope="module")
+def guarded(bundle: str) -> Iterator[Server]:
+    running = start(bundle, token=TOKEN)
+    running.wait_until_ready()
+    yield running
+    running.kill()
+
+
 @pytest.mark.filterwarnings("ignore")  # of schemathesis's own
-def test_the_server_keeps_to_it(server: Server) -> None:
-    schema = schemathesis.openapi.from_url(f"http://{server.address}/openapi.json")
+@pytest.mark.parametrize("with_token", [False, True])
+def test_the_server_keeps_to_it(request: pytest.FixtureRequest, with_token: bool) -> None:
+    server: Server = request.getfixturevalue("guarded" if with_token else "server")
+    headers = {"Authorization": f"Bearer {TOKEN}"} if with_token else {}
+    schema = schemathesis.openapi.from_url(f"http://{server.address}/openapi.json", headers=headers)
+    schema.validate()
     operations = [result.ok() for result in schema.get_all_operations()]
     assert len(operations) == 6
     for operation in operations:
@@ -43,6 +57,7 @@ def test_the_server_keeps_to_it(server: Server) -> None:
         @given(operation.as_strategy())
         def ask(case: Any) -> None:
             # Bytes that were made up are no picture, and are told so.
-            case.call_and_validate(excluded_checks=[positive_data_acceptance] if case.method == "POST" else [])
+            excluded = [positive_data_acceptance] if case.method == "POST" else []
+            case.call_and_validate(excluded_checks=excluded, headers=headers)
 
         ask()

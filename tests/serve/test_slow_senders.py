@@ -13,6 +13,7 @@ import pytest
 from .conftest import Server
 
 HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: 100000\r\n"
+UNREAD = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 PATIENCE = 60.0  # seconds, far more than a server that works ever takes
 
 
@@ -92,6 +93,12 @@ def test_a_body_that_nobody_asked_for_does_not_keep_the_connection(impatient: Se
         assert b" 200 " in dripped(connection, b"x" * 1000)
 
 
+def test_a_giant_that_drips_on_after_its_refusal_is_closed(impatient: Server) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(HEAD.replace(b"100000", b"21000000") + b"\r\n")
+        assert b" 413 " in dripped(connection, b"x" * 1000)
+
+
 def test_half_a_head_after_an_answer_is_closed(impatient: Server) -> None:
     with connected(impatient) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /livez HT")
@@ -109,10 +116,9 @@ def test_whoever_reads_no_answer_is_cut_off(impatient: Server) -> None:
 
 
 def ask_for_ever(connection: socket.socket) -> None:
-    request = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     begin = time.monotonic()
     while time.monotonic() - begin < PATIENCE:
-        connection.sendall(request * 50)
+        connection.sendall(UNREAD * 50)
 
 
 def test_two_hundred_of_them_keep_nobody_waiting(start_server: Callable[..., Server], pictures: list[Path]) -> None:
@@ -122,6 +128,8 @@ def test_two_hundred_of_them_keep_nobody_waiting(start_server: Callable[..., Ser
     with contextlib.ExitStack() as held:
         for number in range(200):
             connection = held.enter_context(connected(server))
-            connection.sendall((b"", b"GET /livez HT", HEAD, HEAD + b"\r\n" + b"x" * 1000)[number % 4])
+            # Silent, half a head, no end of a head, half a body; and one that never reads its many answers.
+            kinds = (b"", b"GET /livez HT", HEAD, HEAD + b"\r\n" + b"x" * 1000, UNREAD * 40)
+            connection.sendall(kinds[number % 5])
         assert server.get("/livez").status == 200
         assert server.post("/v1/predict", pictures[0].read_bytes()).json() == expected
