@@ -48,7 +48,7 @@ def measure_serving(data: Path | None) -> list[Row]:
         run_alone(MAKE_BUNDLE, bundle, MODEL)
         files = _pictures(data, Path(place))
         bare, served = [], []
-        with _server(bundle) as (address, process):
+        with running_server(bundle) as (address, process):
             _load(address, CLIENTS, 5, files)
             for _ in range(TURNS):
                 bare.append(float(run_alone(_BARE, bundle)))
@@ -89,7 +89,7 @@ def _pictures(data: Path | None, place: Path) -> list[str]:
 
 
 @contextmanager
-def _server(bundle: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def running_server(bundle: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     command = vitrail("serve", bundle, "--port", "0")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

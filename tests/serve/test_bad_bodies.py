@@ -59,6 +59,33 @@ def test_a_length_and_chunks_together_are_no_way_in(server: Server) -> None:
     assert int(said.split(b" ", 2)[1]) in (400, 422)
 
 
+def in_chunks(data: bytes, size: int) -> bytes:
+    chunks = (data[start : start + size] for start in range(0, len(data), size))
+    return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+
+
+def test_a_body_in_crumbs_is_refused(server: Server) -> None:
+    said = raw(server, "Content-Type: image/png\r\nTransfer-Encoding: chunked", in_chunks(bytes(50_000), 1))
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"chunks of the body are too small" in said
+
+
+@pytest.mark.parametrize("size", [1, 100, 100_000])
+def test_a_body_in_chunks_is_as_good_as_whole(server: Server, size: int) -> None:
+    data = saved("PNG")
+    assert len(data) < 256  # so few crumbs cost nobody anything
+    head = "Content-Type: image/png\r\nConnection: close\r\nTransfer-Encoding: chunked"
+    said = raw(server, head, in_chunks(data, size))
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert json.loads(said.partition(b"\r\n\r\n")[2]) == server.post("/v1/predict", data).json()
+
+
+def test_chunks_that_are_large_enough_may_be_many(server: Server) -> None:
+    head = "Content-Type: image/png\r\nConnection: close\r\nTransfer-Encoding: chunked"
+    said = raw(server, head, in_chunks(bytes(1_000_000), 256))
+    assert said.startswith(b"HTTP/1.1 422 ")  # taken whole, and found to be no picture
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
 def test_a_broken_chunk_is_refused_and_not_logged(bundle: str, tmp_path: Path, method: str) -> None:
     log = tmp_path / "log"

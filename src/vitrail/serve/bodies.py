@@ -41,13 +41,13 @@ class Bodies:
         return self._held
 
     @asynccontextmanager
-    async def receive(self, request: Request) -> AsyncIterator[bytes]:
+    async def receive(self, request: Request) -> AsyncIterator[bytearray]:
         """The body, counted until the block ends.
 
         Raises:
             ApiError: 413 too large, 408 too slow, 429 too much in memory already, 400 a client that went away.
         """
-        parts: list[bytes] = []
+        body = bytearray()
         size = 0
         try:
             _check_declared(request, self._config.max_body_bytes)
@@ -57,7 +57,7 @@ class Bodies:
                         size += len(part)
                         self._held += len(part)
                         self._check(size)
-                        parts.append(part)
+                        body += part
             except TimeoutError:
                 raise ApiError(
                     408,
@@ -65,8 +65,6 @@ class Bodies:
                     f"the request did not arrive within {self._config.receive_seconds:g} s",
                     closes=True,
                 ) from None
-            body = b"".join(parts)
-            parts.clear()
             yield body
         finally:
             self._held -= size
@@ -101,7 +99,7 @@ async def _parts(request: Request) -> AsyncIterator[bytes]:
             return
 
 
-def uploads_of(body: bytes, content_type: str, max_pictures: int) -> list[Upload]:
+def uploads_of(body: bytes | bytearray, content_type: str, max_pictures: int) -> list[Upload]:
     """The pictures in a body: all parts of a form, or the one picture that the body is.
 
     Raises:
@@ -111,7 +109,7 @@ def uploads_of(body: bytes, content_type: str, max_pictures: int) -> list[Upload
     if kind == b"multipart/form-data":
         uploads = _parts_of_form(body, options.get(b"boundary", b""), max_pictures)
     elif kind.decode("latin-1") in _RAW_TYPES:
-        uploads = [Upload("picture", body)] if body else []
+        uploads = [Upload("picture", bytes(body))] if body else []
     else:
         raise ApiError(
             415,
@@ -124,7 +122,7 @@ def uploads_of(body: bytes, content_type: str, max_pictures: int) -> list[Upload
     return uploads
 
 
-def _parts_of_form(body: bytes, boundary: bytes, max_pictures: int) -> list[Upload]:
+def _parts_of_form(body: bytes | bytearray, boundary: bytes, max_pictures: int) -> list[Upload]:
     if not boundary:
         raise _malformed("its content type names no boundary")
     form = _Form(max_pictures)
@@ -145,7 +143,7 @@ def _parts_of_form(body: bytes, boundary: bytes, max_pictures: int) -> list[Uplo
     return list(form.uploads())
 
 
-def _pieces(body: bytes, delimiter: bytes, max_pictures: int) -> Iterator[bytes]:
+def _pieces(body: bytes | bytearray, delimiter: bytes, max_pictures: int) -> Iterator[bytes]:
     """The body bit by bit: one search through all of it would keep the event loop, and /livez, waiting.
 
     Raises:
@@ -157,7 +155,7 @@ def _pieces(body: bytes, delimiter: bytes, max_pictures: int) -> Iterator[bytes]
         found += body.count(delimiter, start, start + _PIECE + len(delimiter) - 1)
         if found > max_pictures + 1:
             raise _too_many(max_pictures)
-        yield body[start : start + _PIECE]
+        yield bytes(body[start : start + _PIECE])
 
 
 def _malformed(why: str) -> ApiError:

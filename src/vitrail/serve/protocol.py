@@ -1,4 +1,5 @@
-"""HTTP/1.1 with deadlines for what the application never sees: heads that do not arrive, answers that nobody reads."""
+"""HTTP/1.1 guarded against what the application never sees: heads that do not arrive, answers that nobody reads, bodies
+in crumbs."""
 
 from __future__ import annotations
 
@@ -11,14 +12,46 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vitrail.serve.config import ServeConfig
 
+_MAX_HEAD = 32 * 1024  # bytes
+_READ = 65_536  # bytes: what one client sent is looked at in pieces of this size, so that the others get their turn
+_FREE_CHUNKS, _LEAST_CHUNK = 256, 256  # chunks of a body that may be of any size; mean bytes of those that follow
+
+
+class _Connection(h11.Connection):
+    """h11's, which refuses a body in crumbs: each chunk costs the event loop as much as thousands of bytes do.
+
+    Attributes:
+        refusal: why the body was refused.
+    """
+
+    refusal: str | None = None
+    _chunks = _bytes = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._chunks += event.chunk_start
+            self._bytes += len(event.data)
+            if self._chunks > _FREE_CHUNKS + self._bytes / _LEAST_CHUNK:
+                self.refusal = f"The chunks of the body are too small: send {_LEAST_CHUNK} bytes and more in each."
+                raise h11.RemoteProtocolError(self.refusal)
+        return event
+
 
 def protocol_of(config: ServeConfig) -> type[H11Protocol]:
     """uvicorn's protocol, whose connections end when a head takes longer than `receive_seconds` to arrive, an answer
-    longer than `send_seconds` to be read, or when there are more than `max_connections`."""
+    longer than `send_seconds` to be read, a body comes in crumbs, or when there are more than `max_connections`."""
+    # One for all connections: whoever reads into it hands it on before anyone else reads.
+    buffer = bytearray(_READ)
 
-    class GuardedProtocol(H11Protocol):
+    class GuardedProtocol(H11Protocol, asyncio.BufferedProtocol):
+        conn: _Connection
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
+            self.conn = _Connection(h11.SERVER, _MAX_HEAD)
             self._head: asyncio.TimerHandle | None = None  # while a head is awaited
             self._reading: asyncio.TimerHandle | None = None  # while the client is behind with reading
 
@@ -28,6 +61,12 @@ def protocol_of(config: ServeConfig) -> type[H11Protocol]:
                 self._end(429, "Too many connections; try again in a moment.")
                 return
             self._await_head()
+
+        def get_buffer(self, sizehint: int) -> bytearray:
+            return buffer
+
+        def buffer_updated(self, nbytes: int) -> None:
+            self.data_received(bytes(memoryview(buffer)[:nbytes]))
 
         def data_received(self, data: bytes) -> None:
             if self.transport.is_closing():
@@ -46,7 +85,7 @@ def protocol_of(config: ServeConfig) -> type[H11Protocol]:
                 cycle.disconnected = True
                 cycle.message_event.set()
             if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                self._say(400, msg)
+                self._say(400, self.conn.refusal or msg)
             self.transport.close()
 
         def connection_lost(self, exc: Exception | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -48,9 +49,10 @@ class Routes:
                 most = self._service.config.max_attention
                 raise _bad("attention", f"is for {most} pictures a request at most, and these are {len(uploads)}")
             answered = await self._service.answer(uploads, with_features=nearest > 0, with_attention=with_attention)
-            # Answers of many pictures are sorted, and neighbours looked up, beside the event loop.
-            predictions = await self._service.beside(lambda: _predictions(model, answered, top_k, nearest))
-        return _answer({"model": model.version, "predictions": predictions}, predictions)
+            # Beside the event loop: many pictures are sorted, neighbours looked up, a long answer written.
+            return await self._service.beside(
+                lambda: _answer(model, "predictions", _predictions(model, answered, top_k, nearest))
+            )
 
     async def embed(self, request: Request) -> Response:
         """POST /v1/embed."""
@@ -59,8 +61,9 @@ class Routes:
         async with self._service.bodies.receive(request) as body:
             uploads = await self._service.uploads(body, request.headers.get("content-type", ""))
             answered = await self._service.answer(uploads, with_features=True)
-        features = [_embedding(upload, reply) for upload, reply in answered]
-        return _answer({"model": model.version, "embeddings": features}, features)
+            return await self._service.beside(
+                lambda: _answer(model, "embeddings", [_embedding(upload, reply) for upload, reply in answered])
+            )
 
     async def model(self, request: Request) -> Response:
         """GET /v1/model."""
@@ -104,9 +107,18 @@ class Routes:
         return response
 
 
-def _answer(content: dict[str, Any], rows: Iterable[Mapping[str, Any]]) -> Response:
-    """200 where any picture has an answer; 422, with the same content, where none has."""
-    return JSONResponse(content, 200 if any(row["error"] is None for row in rows) else 422)
+def _answer(model: ServedModel, name: str, rows: Sequence[Mapping[str, Any]]) -> Response:
+    """200 where any picture has an answer; 422, with the same content, where none has.
+
+    Each picture's is written by itself: the interpreter does nothing else, in no thread, while it writes one text.
+    """
+    written = b",".join(_json(row) for row in rows)
+    content = b'{"model":%b,"%b":[%b]}' % (_json(model.version), name.encode(), written)
+    return Response(content, 200 if any(row["error"] is None for row in rows) else 422, media_type="application/json")
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _predictions(model: ServedModel, answered: Answered, top_k: int, nearest: int) -> list[dict[str, Any]]:

@@ -20,6 +20,9 @@ from vitrail.serve.protocol import protocol_of
 from vitrail.training.events import Events
 
 _BACKLOG = 2048
+# How long a thread that runs Python may keep the event loop waiting, each time that this wants to go on; Python's own
+# 0.005 is too much, because an answer of /livez wants to about ten times.
+_SWITCH_SECONDS = 0.0005
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -33,6 +36,7 @@ def serve(config: ServeConfig, events: Events, listening: Callable[[str], None] 
         ConfigError: the address cannot be had. WeightsError: no model; see `load_served_model`.
     """
     _raise_file_limit()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     failures: list[BaseException] = []
 
     def failed(error: BaseException) -> None:
@@ -50,7 +54,6 @@ def serve(config: ServeConfig, events: Events, listening: Callable[[str], None] 
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            h11_max_incomplete_event_size=32 * 1024,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=round(config.drain_seconds),
             backlog=_BACKLOG,

@@ -47,6 +47,8 @@ class Service:
         self._is_draining = False
         self.metrics = Metrics(lambda: 0 if self._batcher is None else self._batcher.waiting, lambda: self.bodies.held)
         self._readers = ThreadPoolExecutor(num_cores(), "pictures")
+        # Forms are taken apart in Python: several threads would not do it faster, but take turns with the event loop.
+        self._forms = ThreadPoolExecutor(1, "forms")
 
     @property
     def state(self) -> State:
@@ -74,11 +76,13 @@ class Service:
         self.drain()
         if self._batcher is not None:
             self._batcher.close()
+        self._forms.shutdown(cancel_futures=True)
         self._readers.shutdown(cancel_futures=True)
 
-    async def uploads(self, body: bytes, content_type: str) -> list[Upload]:
+    async def uploads(self, body: bytearray, content_type: str) -> list[Upload]:
         """See `uploads_of`: beside the event loop, because a form may be made to be slow to take apart."""
-        return await self.beside(partial(uploads_of, body, content_type, self.config.max_pictures))
+        work = partial(uploads_of, body, content_type, self.config.max_pictures)
+        return await asyncio.get_running_loop().run_in_executor(self._forms, work)
 
     async def answer(
         self, uploads: list[Upload], *, with_features: bool = False, with_attention: bool = False
