@@ -25,6 +25,7 @@ from vitrail.models.vit import VisionTransformer
 from vitrail.weights.bundle import BundleConfig, made_up_pictures, save_bundle
 
 LABELS = ("ash", "beech", "cedar", "date palm")
+TOKEN = "correct-horse-battery-staple"
 # A script in place of the command, so that a test can choose the deadlines too.
 _SERVE = """
 import sys
@@ -133,6 +134,17 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 def server(bundle: str) -> Iterator[Server]:
     """One for all tests that leave it as it was."""
     running = start(bundle)
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        running.kill()
+
+
+@pytest.fixture(scope="session")
+def guarded(bundle: str) -> Iterator[Server]:
+    """One that asks for TOKEN."""
+    running = start(bundle, token=TOKEN)
     try:
         running.wait_until_ready()
         yield running

@@ -6,14 +6,12 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .conftest import Answer, Server, start
-
-TOKEN = "correct-horse-battery-staple"
+from .conftest import TOKEN, Answer, Server
 
 
 def ask_raw(server: Server, *lines: str) -> int:
@@ -88,14 +86,6 @@ def test_a_name_can_be_allowed(start_server: Callable[..., Server]) -> None:
     server.wait_until_ready()
     assert ask_raw(server, "Host: photos.example") == 200
     assert ask_raw(server, "Host: photos.example.evil") == 421
-
-
-@pytest.fixture(scope="module")
-def guarded(bundle: str) -> Iterator[Server]:
-    running = start(bundle, token=TOKEN)
-    running.wait_until_ready()
-    yield running
-    running.kill()
 
 
 ROUTES = ("/", "/page/app.js", "/v1/model", "/metrics", "/openapi.json", "/nothing-here")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,12 +11,11 @@ from vitrail.serve.app import create_app
 from vitrail.serve.config import ServeConfig
 from vitrail.serve.openapi import document
 
-from .conftest import Server, start
+from .conftest import TOKEN, Server
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis, which reads OpenAPI documents, is missing")
 from schemathesis.specs.openapi.checks import positive_data_acceptance  # noqa: E402
 
-TOKEN = "correct-horse-battery-staple"
 UNDOCUMENTED = {"/openapi.json", "/sign-in"}  # the document itself, and what only the page needs
 
 
@@ -32,14 +30,6 @@ def test_it_is_served_as_it_is_made(server: Server) -> None:
     answer = server.get("/openapi.json")
     assert answer.json() == document(ServeConfig(model=""))
     assert answer.headers["content-type"] == "application/json"
-
-
-@pytest.fixture(scope="module")
-def guarded(bundle: str) -> Iterator[Server]:
-    running = start(bundle, token=TOKEN)
-    running.wait_until_ready()
-    yield running
-    running.kill()
 
 
 @pytest.mark.filterwarnings("ignore")  # of schemathesis's own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from vitrail.cli.main import main
 from vitrail.data.config import Preprocessing
 from vitrail.models.build import build_model
 from vitrail.models.variants import get_config
 from vitrail.tasks.predict import PredictConfig, predict
-from vitrail.tasks.predictor import Predictor
+from vitrail.tasks.predictor import NOT_FINITE, Prediction, Predictor, predictions_of
 from vitrail.training.events import Events
 from vitrail.weights.bundle import Bundle, BundleConfig, load_bundle, made_up_pictures, save_bundle
 
@@ -80,3 +82,21 @@ def test_the_logits_are_the_models_own(bundle: Bundle) -> None:
     with torch.no_grad():
         own = bundle.model(predictor.normalized(images)).numpy()
     np.testing.assert_allclose(predictor.ask(images)[0], own, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_no_number_is_no_answer() -> None:
+    rows = np.array([[0.25, 0.75], [np.nan, np.nan]])
+    good, bad = predictions_of(["a.png", "b.png"], rows, ("cat", "dog"), 1)
+    assert good == Prediction("a.png", "dog", 0.75, (("dog", 0.75),))
+    assert bad == Prediction("b.png", error=f"b.png: {NOT_FINITE}")
+
+
+def test_a_table_of_broken_pictures_alone_keeps_its_columns(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    assert main(["predict", str(bundle.path), str(broken), "--csv"]) == 1
+    (row,) = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert row.pop("error").startswith(f"{broken}: ")
+    assert row == {"file": str(broken), "label": "", "probability": ""}

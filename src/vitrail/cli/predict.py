@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> int:
     if command.json:
         write_json([prediction.to_json() for prediction in predictions])
     elif command.csv:
-        write_text(_csv(predictions, command.top_k))
+        write_text(_csv(predictions))
     else:
         _tell(predictions)
     broken = [prediction for prediction in predictions if prediction.error is not None]
@@ -69,8 +69,8 @@ def run(arguments: list[str]) -> int:
     return 1 if broken else 0
 
 
-def _csv(predictions: Sequence[Prediction], top_k: int) -> str:
-    top_k = max((len(prediction.top) for prediction in predictions), default=top_k)
+def _csv(predictions: Sequence[Prediction]) -> str:
+    top_k = max([1, *(len(prediction.top) for prediction in predictions)])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     more = [column for rank in range(2, top_k + 1) for column in (f"label_{rank}", f"probability_{rank}")]

@@ -19,7 +19,7 @@ from vitrail.serve.config import ServeConfig
 from vitrail.serve.errors import ApiError
 from vitrail.serve.guard import Guard
 from vitrail.serve.routes import Routes
-from vitrail.serve.served_model import ServedModel, load_served_model
+from vitrail.serve.served_model import load_served_model
 from vitrail.serve.service import Service
 from vitrail.serve.sign_in import SIGN_IN_PATH
 from vitrail.training.events import Events
@@ -32,20 +32,18 @@ def create_app(
     config: ServeConfig,
     events: Events | None = None,
     *,
-    load: Callable[[], ServedModel] | None = None,
     failed: Callable[[BaseException], None] = lambda error: None,
 ) -> Starlette:
     """The application; its lifespan loads the model, and answers what is waiting before it ends.
 
     Args:
         events: hears what loading says.
-        load: gives the model in place of `load_served_model`.
         failed: called in the loading thread where there will be no model.
 
     Returns:
         An app whose `state.service` is the `Service`.
     """
-    service = Service(config, load or partial(load_served_model, config, events or Events()), failed)
+    service = Service(config, partial(load_served_model, config, events or Events()), failed)
     own = Routes(service)
     routes = [
         Route("/v1/predict", own.predict, methods=["POST"]),

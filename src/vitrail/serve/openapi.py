@@ -41,7 +41,8 @@ _ERRORS = {
     503: "The model is being loaded, or the server is ending.",
 }
 _ANY = tuple(_ERRORS)
-_MOST = 999_999_999  # digits enough: more classes than there are mean all of them
+DEFAULT_TOP_K, MAX_TOP_K = 3, 999_999_999  # more classes than there are mean all of them
+MAX_NEAREST = 20
 
 
 def document(config: ServeConfig) -> dict[str, Any]:
@@ -75,7 +76,11 @@ def _predict(config: ServeConfig) -> dict[str, Any]:
         "operationId": "predict",
         "summary": "Name what is in pictures, with probabilities.",
         "parameters": [
-            _option("top_k", {"type": "integer", "minimum": 1, "maximum": _MOST, "default": 3}, "Classes a picture."),
+            _option(
+                "top_k",
+                {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K, "default": DEFAULT_TOP_K},
+                "Classes a picture; all of them where there are fewer.",
+            ),
             _option(
                 "attention",
                 {**_FLAG, "default": False},
@@ -83,8 +88,8 @@ def _predict(config: ServeConfig) -> dict[str, Any]:
             ),
             _option(
                 "nearest",
-                {"type": "integer", "minimum": 0, "maximum": _MOST, "default": 0},
-                "Training pictures that are most alike to the model; 20 at most.",
+                {"type": "integer", "minimum": 0, "maximum": MAX_NEAREST, "default": 0},
+                "Training pictures that are most alike to the model.",
             ),
         ],
         "requestBody": {"required": True, "content": _PICTURES},

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -15,14 +16,12 @@ from vitrail.serve.bodies import Upload
 from vitrail.serve.errors import ApiError
 from vitrail.serve.guard import cookie_of, same_token
 from vitrail.serve.metrics import CONTENT_TYPE
-from vitrail.serve.openapi import document
+from vitrail.serve.openapi import DEFAULT_TOP_K, MAX_NEAREST, MAX_TOP_K, document
 from vitrail.serve.served_model import Reply, ServedModel
 from vitrail.serve.service import Answered, Service
 from vitrail.serve.sign_in import COOKIE
-from vitrail.tasks.predictor import Prediction
+from vitrail.tasks.predictor import NOT_FINITE, Prediction
 
-DEFAULT_TOP_K = 3
-MAX_NEAREST = 20
 _SIGN_IN_BYTES = 4096
 
 
@@ -36,7 +35,7 @@ class Routes:
         """POST /v1/predict."""
         options = _options(request, ("top_k", "attention", "nearest"))
         model = self._service.model
-        top_k = _whole(options, "top_k", DEFAULT_TOP_K, 1, len(model.labels))
+        top_k = _whole(options, "top_k", DEFAULT_TOP_K, 1, MAX_TOP_K)
         nearest = _whole(options, "nearest", 0, 0, MAX_NEAREST)
         with_attention = _flag(options, "attention")
         if with_attention and not model.has_attention:
@@ -134,11 +133,10 @@ def _predictions(model: ServedModel, answered: Answered, top_k: int, nearest: in
 
 def _embedding(upload: Upload, reply: Reply | str) -> dict[str, Any]:
     features = reply.features if isinstance(reply, Reply) else None
-    return {
-        "file": upload.name,
-        "features": None if features is None else features.tolist(),
-        "error": _error(upload, reply),
-    }
+    error = _error(upload, reply)
+    if features is not None and not np.isfinite(features).all():
+        features, error = None, f"{upload.name}: {NOT_FINITE}"
+    return {"file": upload.name, "features": None if features is None else features.tolist(), "error": error}
 
 
 def _error(upload: Upload, reply: Reply | str) -> str | None:
@@ -160,9 +158,9 @@ def _options(request: Request, known: tuple[str, ...]) -> dict[str, str]:
 
 def _whole(options: dict[str, str], name: str, default: int, least: int, most: int) -> int:
     text = options.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
-        raise _bad(name, f"{text[:40]!r} is no whole number of at least {least}")
-    return min(int(text), most)
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
+        raise _bad(name, f"{text[:40]!r} is no whole number from {least} to {most}")
+    return int(text)
 
 
 def _flag(options: dict[str, str], name: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -40,7 +39,6 @@ class Service:
     ) -> None:
         self.config = config
         self.bodies = Bodies(config)
-        self.started = time.time()
         self._load, self._failed = load, failed
         self._model: ServedModel | None = None
         self._batcher: Batcher[Query, Reply] | None = None

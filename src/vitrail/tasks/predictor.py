@@ -21,6 +21,8 @@ from vitrail.models.build import Model
 from vitrail.tasks.streams import Streams
 from vitrail.weights.bundle import Bundle
 
+NOT_FINITE = "what the model computes of it is no number: its weights, or their precision, cannot do this picture"
+
 Rows = npt.NDArray[np.float32]
 
 
@@ -54,9 +56,12 @@ def probabilities_of(values: npt.NDArray[np.floating], temperature: float) -> np
 def predictions_of(
     files: list[str], probabilities: npt.NDArray[np.float64], labels: tuple[str, ...], top_k: int
 ) -> list[Prediction]:
-    """The `top_k` most probable classes of each row of (N, K); of equals the first."""
+    """The `top_k` most probable classes of each row of (N, K); of equals the first. A row of nan is an error."""
     predictions = []
     for file, row in zip(files, probabilities, strict=True):
+        if not np.isfinite(row).all():
+            predictions.append(Prediction(file, error=f"{file}: {NOT_FINITE}"))
+            continue
         order = np.argsort(-row, kind="stable")[:top_k]
         top = tuple((labels[place], float(row[place])) for place in order)
         predictions.append(Prediction(file, top[0][0], top[0][1], top))
@@ -126,20 +131,16 @@ class Predictor:
 
     def ask(self, images: npt.NDArray[np.uint8], *, with_features: bool = False) -> tuple[Rows, Rows | None]:
         """Logits (B, K) and, where asked for, what the head sees, (B, D), for (B, C, H, W) bytes."""
+        logits, features = None, None
         with torch.inference_mode():
+            if with_features:
+                both = self._both(self.normalized(images)).float().cpu().numpy()
+                logits, features = np.split(both, [len(self.labels)], axis=1)
             if self.prepared is not None:
                 logits = self.prepared(torch.from_numpy(images)).numpy()
-                return logits, self._both(self.normalized(images))[
-                    :, len(self.labels) :
-                ].numpy() if with_features else None
-            if not with_features:
-                return self._logits(self.normalized(images)).float().cpu().numpy(), None
-            both = self._both(self.normalized(images)).float().cpu().numpy()
-            return both[:, : len(self.labels)], both[:, len(self.labels) :]
-
-    def _own(self, images: npt.NDArray[np.uint8]) -> tuple[Rows, Rows]:
-        both = self._both(self.normalized(images)).float().cpu().numpy()
-        return both[:, : len(self.labels)], both[:, len(self.labels) :]
+            elif logits is None:
+                logits = self._logits(self.normalized(images)).float().cpu().numpy()
+        return logits, features
 
     def predict(self, files: list[str], logits: Rows, top_k: int) -> list[Prediction]:
         """The answers for rows of logits."""
