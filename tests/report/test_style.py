@@ -10,7 +10,7 @@ import pytest
 import vitrail.report
 from vitrail.report.sections import _cell
 
-STYLE = Path(vitrail.report.__file__).with_name("style.css").read_text(encoding="utf-8")
+STYLE = Path(vitrail.report.__file__).with_name("palette.css").read_text(encoding="utf-8")
 Colour = tuple[float, float, float]
 
 

@@ -238,9 +238,10 @@ def svg(width: int, height: int, label: str, parts: Sequence[str]) -> str:
 
 def standalone(plot: str) -> str:
     """A plot as a file of its own, on a card of the page, in its colours, light and dark."""
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    palette, rest = style.split("* {", 1)
-    rules = [line for line in rest.splitlines() if line.startswith("svg ")]
+    palette, style = (
+        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("palette.css", "style.css")
+    )
+    rules = [line for line in style.splitlines() if line.startswith("svg ")]
     font = "svg { font-family: system-ui, sans-serif; font-variant-numeric: tabular-nums; }"
     card = '<rect width="100%" height="100%" rx="8" style="fill: var(--card)"/>'
     head, body = plot.split(">", 1)

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from vitrail.report.document import PALETTE
 from vitrail.serve.config import ServeConfig
 from vitrail.serve.errors import ApiError
 from vitrail.serve.guard import Guard
@@ -85,7 +86,7 @@ def _page_routes() -> list[Route]:
 
         return Route(path, show, methods=["GET"])
 
-    files = sorted(file for file in PAGE.iterdir() if file.suffix in _PAGE_TYPES)
+    files = sorted(file for file in (*PAGE.iterdir(), PALETTE) if file.suffix in _PAGE_TYPES)
     return [route("/" if file.name == "index.html" else f"/page/{file.name}", file) for file in files]
 
 
