@@ -190,7 +190,12 @@ def test_what_is_shown_large_is_dark_where_the_head_does_not_look(shown: Any, re
 
 
 def test_a_dot_of_the_plot_chooses_its_head(shown: Any, result: Inspection) -> None:
+    assert shown.locator("circle.ring").count() == 0  # nothing is chosen yet
     shown.locator("g[data-far]").nth(3).focus()  # two heads a layer
+    places = "circles => circles.map((one) => [one.getAttribute('cx'), one.getAttribute('cy')])"
+    dots = shown.locator("g[aria-pressed=true] circle").evaluate_all(places)
+    assert len(dots) == 2  # in both models
+    assert shown.locator("circle.ring").evaluate_all(places) == dots
     assert shown.locator("[aria-live=polite]").inner_text().startswith("layer 2, head 2: ")
     assert shown.locator(".tile[aria-pressed=true]").first.get_attribute("aria-label") == "layer 2, head 2"
     shown.keyboard.press("ArrowRight")

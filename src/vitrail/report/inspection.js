@@ -123,6 +123,7 @@
     mark(dot, true);
     model.ring.setAttribute("cx", circle.getAttribute("cx"));
     model.ring.setAttribute("cy", circle.getAttribute("cy"));
+    model.plot.append(model.ring);
     model.said.textContent = `${named(layer, head)}: mean distance ${Math.round(Number(dot.dataset.far))} px`;
   }
 
@@ -176,7 +177,6 @@
     model.ring = document.createElementNS(svg.namespaceURI, "circle");
     model.ring.setAttribute("class", "ring");
     model.ring.setAttribute("r", 7);
-    svg.append(model.ring);
     model.dots.forEach((dot) => {
       const layer = Number(dot.dataset.layer), head = Number(dot.dataset.head);
       dot.setAttribute("role", "button");
