@@ -254,11 +254,13 @@ def test_the_other_model_is_asked_as_if_it_were_alone(tmp_path: Path) -> None:
     result = look(model, pictures, shifts_beside=other)
     assert result.shifts is not None
     assert result.shifts.shifts == tuple(range(1, 17))
+    assert result.shifts.turned is not None
+    assert result.shifts.turned.shape == (16, 3)  # of models this small all pictures are moved
     assert result.beside is not None
     assert (result.beside.image_size, result.beside.shifts.shifts) == ((32, 48), tuple(range(2, 33, 2)))
     loaded = load_bundle(other)
     transform = EvaluationTransform(loaded.config.preprocessing)
-    pixels = np.stack([transform(open_picture(Path(file))) for file in result.files[:2]])
+    pixels = np.stack([transform(open_picture(Path(file))) for file in result.files])
     alone = shift_response(loaded.model, normalize(torch.from_numpy(pixels), loaded.config.preprocessing), (2, 32))
     for name in ("moved", "turned"):
         torch.testing.assert_close(

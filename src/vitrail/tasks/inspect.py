@@ -26,6 +26,7 @@ from vitrail.inspection.occlusion import Occlusion, occlusion
 from vitrail.inspection.positions import position_similarity
 from vitrail.inspection.rollout import Rollout, attention_rollout
 from vitrail.inspection.shift import ShiftResponse, shift_response
+from vitrail.models.kinds import ModelConfig, count_macs
 from vitrail.models.vit import VisionTransformer
 from vitrail.tasks.nearest import NearestPictures, NearestTraining, open_nearest
 from vitrail.training.events import Events
@@ -34,7 +35,9 @@ from vitrail.weights.load import load
 
 _TOP = 3
 _NEAREST = 6  # training pictures beside each picture
-_SHIFTED, _MOST_SHIFT = 2, 16  # pictures; pixels, each of them asked about
+_MOST_SHIFT = 16  # pixels, each of them asked about
+# Of all answers to shifted pictures: some seconds on two cores. Of a large model they are those of two pictures.
+_SHIFT_MACS, _LEAST_SHIFTED = 7e11, 2
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,7 @@ def inspect(config: InspectConfig, events: Events) -> Inspection:
     if not has_answers:
         missing.append("answers by depth, by shift and by occlusion: the model has no head, so it gives no answer")
     shifts = _shifts(model)
+    num_shifted = _num_shifted([one.model.config for one in (bundle, beside) if one is not None], len(shifts))
     steps: dict[str, Callable[[], Any]] = {
         "distance": lambda: mean_attention_distance(model, images),
         "maps": lambda: attention_maps(model, images),
@@ -187,9 +191,9 @@ def inspect(config: InspectConfig, events: Events) -> Inspection:
         "relevance": lambda: gradient_attention(model, images) if has_answers else None,
         "colours": lambda: patch_colours(model, images),
         "depths": lambda: _by_depth(logit_lens(model, images), bundle) if has_answers else None,
-        "shifts": lambda: shift_response(model, images[:_SHIFTED], shifts) if shifts else None,
+        "shifts": lambda: shift_response(model, images[:num_shifted], shifts) if shifts else None,
         "beside": lambda: (
-            _beside(config, beside, [source.open(index) for index in indices[:_SHIFTED]], shifts, images.shape[-1])
+            _beside(config, beside, [source.open(index) for index in indices[:num_shifted]], shifts, images.shape[-1])
             if beside is not None and shifts
             else None
         ),
@@ -268,6 +272,12 @@ def _shifts(model: VisionTransformer) -> tuple[int, ...]:
     width, patch = model.config.image_size[1], model.config.image_size[1] // model.config.grid[1]
     wanted = {*range(1, _MOST_SHIFT + 1), *(patch * halves // 2 for halves in range(1, 5))}
     return tuple(sorted(shift for shift in wanted if 0 < shift < width))
+
+
+def _num_shifted(models: Sequence[ModelConfig], num_shifts: int) -> int:
+    """Pictures whose shifts are asked about."""
+    macs = max(1, num_shifts) * sum(map(count_macs, models))
+    return max(_LEAST_SHIFTED, int(_SHIFT_MACS // macs))
 
 
 def _beside(
