@@ -6,11 +6,12 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from .conftest import Server
+from .conftest import Server, form_of
 
 HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: 100000\r\n"
 UNREAD = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -133,3 +134,43 @@ def test_two_hundred_of_them_keep_nobody_waiting(start_server: Callable[..., Ser
             connection.sendall(kinds[number % 5])
         assert server.get("/livez").status == 200
         assert server.post("/v1/predict", pictures[0].read_bytes()).json() == expected
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HT", HEAD, HEAD + b"\r\n" + b"x" * 1000])
+def test_whoever_has_sent_nothing_longest_makes_room(
+    start_server: Callable[..., Server], pictures: list[Path], sent: bytes
+) -> None:
+    server = start_server(max_connections=8)
+    server.wait_until_ready()
+    with contextlib.ExitStack() as held:
+        silent = []
+        for _ in range(12):
+            silent.append(held.enter_context(connected(server)))
+            silent[-1].sendall(sent)
+        assert all_of(silent[0]).startswith(b"HTTP/1.1 429 ")
+        for _ in range(12):
+            assert server.get("/livez").status == 200
+            assert server.post("/v1/predict", pictures[0].read_bytes()).status == 200
+
+
+def test_a_connection_between_two_requests_makes_room_without_a_word(start_server: Callable[..., Server]) -> None:
+    server = start_server(max_connections=1)
+    server.wait_until_ready()
+    with connected(server) as first:
+        first.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        said = first.recv(65536)
+        assert server.get("/livez").status == 200
+        assert (said + all_of(first)).count(b"HTTP/1.1 ") == 1
+
+
+def test_whoever_is_being_answered_makes_no_room(start_server: Callable[..., Server], pictures: list[Path]) -> None:
+    server = start_server(max_connections=4, batch_size=1)
+    server.wait_until_ready()
+    body, kind = form_of([("a.jpg", pictures[0].read_bytes())] * 64)
+    with ThreadPoolExecutor(1) as asking, contextlib.ExitStack() as held:
+        answer = asking.submit(server.post, "/v1/predict", body, kind)
+        while b"vitrail_waiting_pictures 64.0" not in server.get("/metrics").body and not answer.done():
+            pass
+        for _ in range(40):
+            held.enter_context(connected(server))
+        assert answer.result().status == 200

@@ -14,6 +14,7 @@ from vitrail.serve.config import ServeConfig
 
 _MAX_HEAD = 32 * 1024  # bytes
 _READ = 65_536  # bytes: what one client sent is looked at in pieces of this size, so that the others get their turn
+_CROWDED = "Too many connections; try again in a moment."
 _FREE_CHUNKS, _LEAST_CHUNK = 256, 256  # chunks of a body that may be of any size; mean bytes of those that follow
 
 
@@ -42,9 +43,14 @@ class _Connection(h11.Connection):
 
 def protocol_of(config: ServeConfig) -> type[H11Protocol]:
     """uvicorn's protocol, whose connections end when a head takes longer than `receive_seconds` to arrive, an answer
-    longer than `send_seconds` to be read, a body comes in crumbs, or when there are more than `max_connections`."""
+    longer than `send_seconds` to be read, or a body comes in crumbs.
+
+    Where there are more than `max_connections`, a new one takes the place of the one whose client has kept the server
+    waiting longest without sending anything; it is refused where all are being answered.
+    """
     # One for all connections: whoever reads into it hands it on before anyone else reads.
     buffer = bytearray(_READ)
+    owing: dict[GuardedProtocol, None] = {}  # whose clients are to send something; the longest silent comes first
 
     class GuardedProtocol(H11Protocol, asyncio.BufferedProtocol):
         conn: _Connection
@@ -57,10 +63,11 @@ def protocol_of(config: ServeConfig) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            if len(self.connections) > config.max_connections:
-                self._end(429, "Too many connections; try again in a moment.")
+            if len(self.connections) > config.max_connections and not self._make_room():
+                self._end(429, _CROWDED)
                 return
             self._await_head()
+            self._note_who_owes()
 
         def get_buffer(self, sizehint: int) -> bytearray:
             return buffer
@@ -77,18 +84,13 @@ def protocol_of(config: ServeConfig) -> type[H11Protocol]:
                 self._await_head()
             else:
                 self._stop_awaiting()
+            self._note_who_owes()
 
         def send_400_response(self, msg: str) -> None:
-            cycle = self.cycle
-            if cycle is not None and not cycle.response_complete:
-                # The rest of a body cannot be understood: whoever waits for it hears that the client is gone.
-                cycle.disconnected = True
-                cycle.message_event.set()
-            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                self._say(400, self.conn.refusal or msg)
-            self.transport.close()
+            self._end(400, self.conn.refusal or msg)
 
         def connection_lost(self, exc: Exception | None) -> None:
+            owing.pop(self, None)
             self._stop_awaiting()
             if self._reading is not None:
                 self._reading.cancel()
@@ -96,6 +98,7 @@ def protocol_of(config: ServeConfig) -> type[H11Protocol]:
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
+            self._note_who_owes()
             if self.transport.is_closing():
                 self._await_reader()  # closing waits for the last bytes to be read, for ever if need be
 
@@ -113,6 +116,23 @@ def protocol_of(config: ServeConfig) -> type[H11Protocol]:
             super().timeout_keep_alive_handler()
             if self.transport.get_write_buffer_size():
                 self.transport.abort()
+
+        def _note_who_owes(self) -> None:
+            owing.pop(self, None)
+            is_answered = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+            if not is_answered and not self.transport.is_closing():
+                owing[self] = None
+
+        def _make_room(self) -> bool:
+            oldest = next(iter(owing), None)
+            if oldest is None:
+                return False
+            if oldest.cycle is not None and oldest.cycle.response_complete and oldest._head is None:
+                del owing[oldest]
+                oldest.transport.close()  # between two requests, where its client expects no answer
+            else:
+                oldest._end(429, _CROWDED)
+            return True
 
         def _await_head(self) -> None:
             if self._head is None:
@@ -133,9 +153,15 @@ def protocol_of(config: ServeConfig) -> type[H11Protocol]:
 
         def _end(self, status: int, said: str) -> None:
             """Say why, and close."""
+            owing.pop(self, None)
             if self.transport.is_closing():
                 return
-            if self.conn.our_state is h11.IDLE:
+            cycle = self.cycle
+            if cycle is not None and not cycle.response_complete:
+                # The rest of a body does not come or cannot be understood: whoever waits hears that the client is gone.
+                cycle.disconnected = True
+                cycle.message_event.set()
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 self._say(status, said)
             self.transport.close()
             self._await_reader()
