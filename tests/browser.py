@@ -12,6 +12,17 @@ import pytest
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
+def barriers(page: Any) -> list[str]:
+    """What keeps people who cannot see or point from using a page, as far as axe-core's rules find it, light and dark."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    found = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for rule in axe.Axe().run(page).response["violations"]:
+            found += [f"{scheme}: {rule['help']}: {node['html'][:200]}" for node in rule["nodes"]]
+    return found
+
+
 @contextmanager
 def browser() -> Iterator[Any]:
     """Playwright's `Browser`; the test is skipped where Playwright or Chromium is not installed."""

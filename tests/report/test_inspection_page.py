@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.browser import browser
+from tests.browser import barriers, browser
 from tests.report.test_page import Page
 from tests.tasks.test_inspect import bundle, look, photos, resnet
 
@@ -212,6 +212,12 @@ def test_a_picture_that_is_opened_later_shows_the_chosen_head_too(shown: Any) ->
     second.locator(".tile").first.wait_for()
     assert second.locator(".tile[aria-pressed=true]").get_attribute("aria-label") == "layer 2, head 2"
     assert second.locator("figcaption span").first.inner_text().startswith("layer 2, head 2: ")
+
+
+def test_nothing_keeps_anyone_out(shown: Any) -> None:
+    assert barriers(shown) == []
+    shown.locator(".tile").nth(0).hover()
+    assert barriers(shown) == []
 
 
 def test_rollout_is_followed_block_by_block(shown: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.browser import browser
+from tests.browser import barriers, browser
 from tests.tasks.test_nearest import config_of, do_train, write_photos
 
 from vitrail.cli.main import main
@@ -307,6 +307,16 @@ def test_nothing_sticks_out_at_the_side(page: Page, width: int) -> None:
     page.page.get_by_role("button", name="one.png").click()
     page.wait_for_answer("one.png")
     assert page.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_nothing_keeps_anyone_out(page: Page) -> None:
+    assert barriers(page.page) == []
+    page.give("drop", "one.png", "broken.jpg", "notes.txt")
+    page.wait_for_answer("broken.jpg")
+    assert barriers(page.page) == []
+    page.give("drop", *PICTURES)
+    page.page.locator("#running").wait_for(state="hidden")
+    assert barriers(page.page) == []
 
 
 def test_the_picker_is_the_second_thing_the_keyboard_finds(page: Page) -> None:

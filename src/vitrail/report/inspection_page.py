@@ -67,16 +67,17 @@ def _side_by_side(bodies: Sequence[str]) -> str:
     is_shared = len(set(leads)) == 1
     columns = "".join(
         f'<div data-model="{number}"><h3>{word}</h3>{"" if is_shared else lead}'
-        + _renamed(rest or "<p>This model has none.</p>", f"{word.lower()}-")
+        + _renamed(rest or "<p>This model has none.</p>", word)
         + "</div>"
         for number, (word, lead, rest) in enumerate(zip(("Before", "After"), leads, rests, strict=True))
     )
     return f'{leads[0] if is_shared else ""}<div class="pair">{columns}</div>'
 
 
-def _renamed(body: str, prefix: str) -> str:
-    """The same, with files to take along under names of their own."""
-    return re.sub(r'(?<= )(download|data-save)="', rf'\1="{prefix}', body)
+def _renamed(body: str, word: str) -> str:
+    """The same, with names of its own for files to take along, and for regions, which screen readers list."""
+    body = re.sub(r'(?<= )(download|data-save)="', rf'\1="{word.lower()}-', body)
+    return re.sub(r'(?<= role="region" aria-label=")', f"{word}: ", body)
 
 
 def _lead_and_rest(body: str) -> tuple[str, str]:
