@@ -13,7 +13,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def barriers(page: Any) -> list[str]:
-    """What keeps people who cannot see or point from using a page, as far as axe-core's rules find it, light and dark."""
+    """What keeps people who do not see or point from using a page, as far as axe-core finds it, in light and dark."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     found = []
     for scheme in ("light", "dark"):

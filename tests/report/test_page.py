@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.browser import barriers, browser
 
 from vitrail.errors import RunError
 from vitrail.evaluators.comparison import compare
@@ -126,6 +127,15 @@ def test_every_link_of_the_page_leads_to_a_section() -> None:
     links = [link["href"] for link in parsed.all("a") if "download" not in link]
     assert {link[1:] for link in links} <= anchors
     assert len(links) == 8
+
+
+def test_nothing_keeps_anyone_out(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(render_report(_report()), encoding="utf-8")
+    with browser() as chromium:
+        page = chromium.new_page()
+        page.goto(path.as_uri())
+        assert barriers(page) == []
 
 
 def test_names_are_text_whatever_they_hold() -> None:

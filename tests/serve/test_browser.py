@@ -17,6 +17,7 @@ from tests.tasks.test_nearest import config_of, do_train, write_photos
 from vitrail.cli.main import main
 from vitrail.tasks.track_record import read_track_record
 
+from .conftest import TOKEN, Server
 from .opened_page import (
     NBSP,
     PICTURES,
@@ -323,3 +324,17 @@ def test_the_picker_is_the_second_thing_the_keyboard_finds(page: Page) -> None:
     page.page.keyboard.press("Tab")
     page.page.keyboard.press("Tab")
     assert page.page.evaluate("document.activeElement.id") == "picker"
+
+
+def test_a_person_signs_in_with_the_token(chromium: Any, guarded: Server) -> None:
+    page = chromium.new_page()
+    page.goto(f"http://{guarded.address}/")
+    assert barriers(page) == []
+    for token in ("not the token", TOKEN):
+        page.get_by_label("Token").fill(token)
+        page.get_by_role("button", name="Sign in").click()
+        if token != TOKEN:
+            assert page.get_by_role("alert").inner_text() == "That is not its token."
+    page.locator("#model").wait_for()
+    assert page.url == f"http://{guarded.address}/"
+    page.close()

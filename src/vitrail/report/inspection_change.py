@@ -32,7 +32,8 @@ def changes(before: Inspection, after: Inspection) -> str:
         listed.append((file, *_first(before, old), *_first(after, new), alike))
     far, farther = float(before.distance.pixels.mean()), float(after.distance.pixels.mean())
     table = (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Table of what changed"><table class="plain"><thead><tr>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Table of what changed"><table class="plain">'
+        "<thead><tr>"
         '<th scope="col">picture</th><th scope="col">answer before</th><th scope="col">answer after</th>'
         f'<th scope="col">rollouts alike</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )

@@ -30,6 +30,7 @@ def sign_in_page(said: str = "") -> tuple[bytes, str]:
 <style>{_STYLE}</style>
 </head>
 <body>
+<main>
 <h1>Vitrail</h1>
 <p>This server needs its token. Whoever started it was told it.</p>
 {f'<p role="alert"><b>{said}</b></p>' if said else ""}
@@ -37,6 +38,7 @@ def sign_in_page(said: str = "") -> tuple[bytes, str]:
 <label>Token <input type="password" name="token" required autofocus autocomplete="current-password"></label>
 <button>Sign in</button>
 </form>
+</main>
 </body>
 </html>
 """
