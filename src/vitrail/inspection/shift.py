@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_BATCH = 16
+# Pictures looked at together: many large ones leave the processor's caches (BiT-R50x1 at 480 pixels: 16 at once take
+# 1.4 times as long as 2), and small ones are quicker together.
+_MOST, _PIXELS = 16, 2**19
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,12 @@ def shift_response(model: nn.Module, images: Tensor, shifts: Sequence[int] = tup
     for shift in shifts:
         if not 0 <= shift < width:
             raise ValueError(f"a shift of {shift} pixels leaves nothing of a picture {width} pixels wide")
+    size = min(_MOST, max(1, _PIXELS // (images.shape[-2] * width)))
     pairs = [(place, index) for place in range(len(shifts)) for index in range(len(images))]
     own_answers, own_features = _look(model, images)
     moved, same, turned = [], [], []
-    for begin in range(0, len(pairs), _BATCH):
-        part = pairs[begin : begin + _BATCH]
+    for begin in range(0, len(pairs), size):
+        part = pairs[begin : begin + size]
         answers, features = _look(model, torch.stack([shifted(images[index], shifts[place]) for place, index in part]))
         of = [index for _, index in part]
         if answers is not None and own_answers is not None:
