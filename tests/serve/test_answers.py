@@ -24,6 +24,9 @@ from vitrail.data.transforms import EvaluationTransform
 from vitrail.inspection.rollout import attention_rollout
 from vitrail.serve.config import ServeConfig
 from vitrail.serve.run import bind
+from vitrail.serve.served_model import Reply, load_served_model
+from vitrail.tasks.predictor import NOT_FINITE, Prediction
+from vitrail.training.events import Events
 from vitrail.weights.bundle import load_bundle
 
 from .conftest import LABELS, Answer, Server, form_of
@@ -112,6 +115,15 @@ def test_an_option_that_is_wrong_is_named(server: Server, pictures: list[Path], 
     answer = server.post(path, pictures[0].read_bytes())
     assert answer.status == 400
     assert said in answer.json()["error"]["message"]
+
+
+def test_what_is_no_number_is_told_so(bundle: str) -> None:
+    with Events() as events:
+        model = load_served_model(ServeConfig(model=bundle), events)
+    good, bad = (Reply(np.full(4, value, np.float32), np.full(48, value, np.float32), None) for value in (0.0, np.nan))
+    answered, refused = model.predictions(["a.png", "b.png"], [good, bad], 1, 0)
+    assert (answered["label"], answered["error"]) == (LABELS[0], None)
+    assert refused == Prediction("b.png", error=f"b.png: {NOT_FINITE}").to_json()
 
 
 def test_more_than_may_wait_is_told_to_come_again(start_server: Callable[..., Server], pictures: list[Path]) -> None:

@@ -126,7 +126,10 @@ class ServedModel:
         found = []
         for prediction, reply in zip(self.predictor.predict(files, logits, top_k), replies, strict=True):
             values = prediction.to_json()
-            if self.record is not None and prediction.probability is not None:
+            found.append(values)
+            if prediction.probability is None:
+                continue
+            if self.record is not None:
                 values["record"] = dataclasses.asdict(self.record.of(prediction.probability))
             if reply.attention is not None:
                 values["attention"] = reply.attention
@@ -136,7 +139,6 @@ class ServedModel:
                     {**dataclasses.asdict(one), "thumbnail": base64.b64encode(one.thumbnail).decode()}
                     for one in neighbours
                 ]
-            found.append(values)
         return found
 
     def _attention(self, image: npt.NDArray[np.uint8]) -> dict[str, Any]:
