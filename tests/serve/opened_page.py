@@ -5,9 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import mimetypes
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,16 +38,6 @@ def write_pictures(folder: Path) -> None:
     (folder / "broken.jpg").write_bytes((folder / "two.jpg").read_bytes()[:400])
     (folder / 'also "broken".jpg').write_bytes(b"no picture")
     (folder / "notes.txt").write_text("no picture")
-
-
-def wait_until_ready(address: str) -> None:
-    for _ in range(600):
-        try:
-            with urllib.request.urlopen(f"{address}/readyz"):
-                return
-        except urllib.error.URLError:
-            time.sleep(0.1)
-    pytest.fail("the server does not become ready")
 
 
 class Page:

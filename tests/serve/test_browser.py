@@ -28,7 +28,6 @@ from .opened_page import (
     in_words,
     is_shaded,
     plain_pixels,
-    wait_until_ready,
     write_pictures,
 )
 
@@ -57,7 +56,7 @@ def served(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         try:
             assert server.stdout is not None
             address = server.stdout.readline().split()[0]
-            wait_until_ready(address)
+            Server(server, address.removeprefix("http://")).wait_until_ready()
             yield Served(address, run, folder / "photos")
         finally:
             server.terminate()

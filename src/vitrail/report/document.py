@@ -16,7 +16,7 @@ from vitrail.report.markup import escape
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 PALETTE = Path(__file__).with_name("palette.css")
-_STYLE = Path(__file__).with_name("style.css")
+STYLE = Path(__file__).with_name("style.css")
 
 _GLASS = (
     '<svg viewBox="0 0 26 26" aria-hidden="true">'
@@ -42,7 +42,7 @@ def document(title: str, kind: str, header: str, main: str, script: str = "") ->
         digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
         policy = f"{POLICY}; script-src 'sha256-{digest}'"
         running = "and the one script that may run only draws what is in it"
-    style = PALETTE.read_text(encoding="utf-8") + _STYLE.read_text(encoding="utf-8")
+    style = PALETTE.read_text(encoding="utf-8") + STYLE.read_text(encoding="utf-8")
     return f"""<!doctype html>
 <html lang="en">
 <head>

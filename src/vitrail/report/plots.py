@@ -6,9 +6,9 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from vitrail.evaluators.calibration import ReliabilityBins
+from vitrail.report.document import PALETTE, STYLE
 from vitrail.report.markup import escape
 
 # Units are those of the page at its usual width: text of 11 stays readable, because no plot is drawn wider than this.
@@ -238,9 +238,7 @@ def svg(width: int, height: int, label: str, parts: Sequence[str]) -> str:
 
 def standalone(plot: str) -> str:
     """A plot as a file of its own, on a card of the page, in its colours, light and dark."""
-    palette, style = (
-        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("palette.css", "style.css")
-    )
+    palette, style = (path.read_text(encoding="utf-8") for path in (PALETTE, STYLE))
     rules = [line for line in style.splitlines() if line.startswith("svg ")]
     font = "svg { font-family: system-ui, sans-serif; font-variant-numeric: tabular-nums; }"
     card = '<rect width="100%" height="100%" rx="8" style="fill: var(--card)"/>'
